@@ -1,0 +1,1 @@
+"""What participants trust: types, primitives, protocol, and the pod itself."""

@@ -1,0 +1,1 @@
+"""The bridge's protocol without I/O: records, ledger, election, sessions, reviews."""

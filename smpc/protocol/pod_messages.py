@@ -1,0 +1,302 @@
+"""Messages between the coordinator and the pods: session headers, requests, replies, refusals (design.md 4 and 11).
+
+Each body travels in an `Envelope` as its canonical bytes (`smpc.protocol.codec`) under the sender's BIP 340 signature:
+the coordinator's envelope key on requests, the member's ceremony host key on replies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from smpc.protocol.encoding import hash_fields
+from smpc.protocol.intents import Booking, Endorsement, Intent
+from smpc.types import (
+    Attempt,
+    EpochNumber,
+    GroupId,
+    HostKey,
+    IdentityKey,
+    IntentId,
+    KaonHeight,
+    Network,
+    Outpoint,
+    Purpose,
+    SessionId,
+    Signature,
+    Txid,
+    XOnlyKey,
+)
+
+SIGNING_SUITE: Final = "FROST3-secp256k1/BIP445-0.12.1"
+"""The signing suite every session id names."""
+
+DKG_SUITE: Final = "ChillDKG-secp256k1/0.3"
+"""The ceremony suite every session id names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A signed message: who says what in which session."""
+
+    session_id: SessionId
+    sender: XOnlyKey
+    """The envelope key (coordinator) or the x-only host key (member)."""
+    body: bytes
+    """Canonical bytes of one of this module's messages."""
+    signature: Signature
+
+    def compute_digest(self, method: str) -> bytes:
+        """Return the 32 bytes the sender signs; `method` is the RPC's name and direction, as `Commit/reply`."""
+        return hash_fields("envelope", method, self.session_id, self.sender, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionHeader:
+    """Everything a session id binds; every request repeats it so that the receiver recomputes the id (V04)."""
+
+    suite: str
+    network: Network
+    group: GroupId
+    slot: KaonHeight
+    """The final consensus-layer height whose block chose the leader."""
+    leader: IdentityKey
+    purpose: Purpose | None
+    """None for a key ceremony."""
+    subject: bytes
+    """32 bytes: the intent id, or the digest of the tagged message or ceremony."""
+    attempt: Attempt
+
+    @property
+    def session_id(self) -> SessionId:
+        """Return the 32-byte session id (design.md section 4)."""
+        return SessionId(
+            hash_fields(
+                "session",
+                self.suite,
+                self.network,
+                self.group.epoch,
+                self.group.role,
+                self.slot,
+                self.leader,
+                self.purpose or "dkg",
+                self.subject,
+                self.attempt,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DkgStep1Request:
+    """Opens a ceremony: every member answers with his first message."""
+
+    header: SessionHeader
+    host_keys: tuple[HostKey, ...]
+    """In the group's order, as announced on the consensus layer."""
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class DkgStep2Request:
+    """The relay's first message: all commitments and this member's encrypted shares."""
+
+    header: SessionHeader
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DkgFinalizeRequest:
+    """The relay's certificate of equality."""
+
+    header: SessionHeader
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DkgInvestigateRequest:
+    """What a member needs to name who gave him a wrong share."""
+
+    header: SessionHeader
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DkgRecoverRequest:
+    """Recovery data from which a member restores its share."""
+
+    header: SessionHeader
+    recovery_data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DkgReply:
+    """A member's ceremony message: ChillDKG's participant message of the step asked for (empty where it has none)."""
+
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DkgFault:
+    """A member's finding that a ceremony failed: whom his evidence names, and whether it proves it."""
+
+    culprits: tuple[int, ...]
+    is_proven: bool
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndorseRequest:
+    """Asks for an endorsement of an intent. The transaction is for comparison and diagnosis only (V10)."""
+
+    header: SessionHeader
+    intent: Intent
+    unsigned_tx: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EndorseReply:
+    """A member's endorsement."""
+
+    endorsement: Endorsement
+
+
+@dataclass(frozen=True, slots=True)
+class IntentSubject:
+    """Sign every input of a recorded intent's transaction."""
+
+    intent: Intent
+    unsigned_tx: bytes
+    """For comparison and diagnosis only (V10)."""
+    validator_signatures: tuple[Signature, ...]
+    """Empty for V; for W the validators' signature of every input, which a witness verifies first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadySubject:
+    """Sign the key-ready message of a ceremony (V75)."""
+
+    attempt: Attempt
+    recovery_hash: bytes
+    """32 bytes: tagged hash `KAON/recovery-data`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BookingSubject:
+    """Sign a booking (V70)."""
+
+    booking: Booking
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalSubject:
+    """Sign that an intent is withdrawn (V73)."""
+
+    intent: IntentId
+    epoch: EpochNumber
+
+
+@dataclass(frozen=True, slots=True)
+class DeadSubject:
+    """Sign that an intent is dead because `spender` took `outpoint` (V73)."""
+
+    intent: IntentId
+    outpoint: Outpoint
+    spender: Txid
+    epoch: EpochNumber
+
+
+Subject = IntentSubject | ReadySubject | BookingSubject | WithdrawalSubject | DeadSubject
+"""What a signing session signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """Round one: review the subject and commit to one nonce pair per message."""
+
+    header: SessionHeader
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReply:
+    """One public nonce per message, in the order of the transaction's inputs."""
+
+    position: int
+    nonces: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SignRequest:
+    """Round two: the signer set and the aggregate nonce of every message."""
+
+    header: SessionHeader
+    signers: tuple[int, ...]
+    """0-based positions in the group, ascending."""
+    aggregate_nonces: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SignReply:
+    """One 32-byte partial signature per message."""
+
+    position: int
+    shares: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AbortRequest:
+    """The session will not be finished; its nonces are burnt."""
+
+    header: SessionHeader
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortReply:
+    """Whether a share had been released before the abort."""
+
+    released: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteRequest:
+    """The final signatures of both groups: every pod gets them and may broadcast."""
+
+    header: SessionHeader
+    intent: IntentId
+    validator_signatures: tuple[Signature, ...]
+    witness_signatures: tuple[Signature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteReply:
+    """The transaction as the pod completed and verified it."""
+
+    txid: Txid
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A normal answer: which rules failed. `rule` is the lowest other than V10, V10 if nothing else failed."""
+
+    rule: str
+    rules: tuple[str, ...]
+    reason: str
+    """The rule's fixed reason name, as `CHANGE_SCRIPT`."""
+    message: str
+
+
+Request = (
+    DkgStep1Request
+    | DkgStep2Request
+    | DkgFinalizeRequest
+    | DkgInvestigateRequest
+    | DkgRecoverRequest
+    | EndorseRequest
+    | CommitRequest
+    | SignRequest
+    | AbortRequest
+    | CompleteRequest
+)
+Reply = DkgReply | DkgFault | EndorseReply | CommitReply | SignReply | AbortReply | CompleteReply | Refusal
