@@ -1,0 +1,1 @@
+"""A whole bridge on one machine, for demonstrations, tests and development."""

@@ -1,0 +1,1 @@
+"""Set-up and deployment: nothing here is imported by the bridge."""

@@ -1,0 +1,1 @@
+"""Brings a Bitcoin node to a machine that has none."""
