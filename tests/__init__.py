@@ -1,0 +1,1 @@
+"""Everything that shows the bridge works: unit, property, contract, simulation, integration."""
