@@ -1,0 +1,171 @@
+"""Public curve points, infinity included.
+
+Everything here is variable time and for public data only. libsecp256k1 has no infinity in its public API; a `Point`
+whose `raw` is None stands for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from smpc.curve.native import COMPRESSED, CONTEXT, FFI, LIB, UNCOMPRESSED
+from smpc.curve.scalars import ORDER, encode_scalar
+from smpc.errors import InvalidInput
+from smpc.types import PlainKey, XOnlyKey
+
+INFINITY_BYTES: Final = bytes(33)
+"""How BIP 445 and ChillDKG write the point at infinity."""
+
+
+class MalformedPoint(InvalidInput):
+    """An encoding is not a point of the curve; `index` is its place in the list given."""
+
+    def __init__(self, message: str, *, index: int = 0) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class Point:
+    """A point of secp256k1 or infinity; immutable, compared by value. `raw` is for this package only."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: Any = None) -> None:  # noqa: ANN401 - cffi publishes no types
+        self.raw = raw
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Point:
+        """Parse 33 (prefix 02/03) or 65 bytes (prefix 04); MalformedPoint for anything else, infinity included."""
+        raw = FFI.new("secp256k1_pubkey *")
+        if not _parse(raw, data):
+            raise MalformedPoint("not an encoding of a curve point")
+        return cls(raw)
+
+    @classmethod
+    def from_bytes_or_infinity(cls, data: bytes) -> Point:
+        """Parse like `from_bytes`, and 33 zero bytes as infinity."""
+        return cls() if data == INFINITY_BYTES else cls.from_bytes(data)
+
+    @property
+    def is_infinity(self) -> bool:
+        """Tell whether this is the neutral element."""
+        return self.raw is None
+
+    def to_bytes(self) -> bytes:
+        """Return the 33-byte compressed encoding; 33 zero bytes for infinity."""
+        return INFINITY_BYTES if self.raw is None else _serialize(self.raw, 33, COMPRESSED)
+
+    def to_bytes_uncompressed(self) -> bytes:
+        """Return the 65-byte encoding, which is parsed without a square root; InvalidInput for infinity."""
+        if self.raw is None:
+            raise InvalidInput("infinity has no uncompressed encoding")
+        return _serialize(self.raw, 65, UNCOMPRESSED)
+
+    def to_plain_key(self) -> PlainKey:
+        """Return the 33-byte key; InvalidInput for infinity."""
+        if self.raw is None:
+            raise InvalidInput("infinity is no public key")
+        return PlainKey(self.to_bytes())
+
+    def to_xonly_key(self) -> XOnlyKey:
+        """Return the x coordinate, 32 bytes; InvalidInput for infinity."""
+        return XOnlyKey(self.to_plain_key()[1:])
+
+    def has_even_y(self) -> bool:
+        """Tell whether the y coordinate is even (BIP 340); InvalidInput for infinity."""
+        return self.to_plain_key()[0] == 2
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Point):
+            return NotImplemented
+        return self.to_bytes() == other.to_bytes()
+
+    def __hash__(self) -> int:
+        return hash(self.to_bytes())
+
+    def __repr__(self) -> str:
+        return f"Point({self.to_bytes().hex()})"
+
+    def __add__(self, other: Point) -> Point:
+        return sum_points((self, other))
+
+    def __sub__(self, other: Point) -> Point:
+        return sum_points((self, -other))
+
+    def __neg__(self) -> Point:
+        if self.raw is None:
+            return self
+        copy = FFI.new("secp256k1_pubkey *", self.raw[0])
+        LIB.secp256k1_ec_pubkey_negate(CONTEXT, copy)
+        return Point(copy)
+
+    def multiply(self, scalar: int) -> Point:
+        """Return `scalar` times this point; the scalar is public and taken modulo `n`."""
+        scalar %= ORDER
+        if self.raw is None or scalar == 0:
+            return Point()
+        copy = FFI.new("secp256k1_pubkey *", self.raw[0])
+        if not LIB.secp256k1_ec_pubkey_tweak_mul(CONTEXT, copy, scalar.to_bytes(32, "big")):
+            raise InvalidInput("libsecp256k1 refused a point multiplication")
+        return Point(copy)
+
+    def add_generator(self, scalar: int) -> Point:
+        """Return this point plus `scalar` times G; the scalar is public and taken modulo `n`."""
+        if self.raw is None:
+            return multiply_generator(scalar)
+        copy = FFI.new("secp256k1_pubkey *", self.raw[0])
+        # With a reduced scalar the only reason for a refusal is that the sum is infinity.
+        return Point(copy) if LIB.secp256k1_ec_pubkey_tweak_add(CONTEXT, copy, encode_scalar(scalar)) else Point()
+
+
+def multiply_generator(scalar: int) -> Point:
+    """Return `scalar` times G for a public scalar."""
+    scalar %= ORDER
+    if scalar == 0:
+        return Point()
+    raw = FFI.new("secp256k1_pubkey *")
+    if not LIB.secp256k1_ec_pubkey_create(CONTEXT, raw, scalar.to_bytes(32, "big")):
+        raise InvalidInput("libsecp256k1 refused a generator multiplication")
+    return Point(raw)
+
+
+def sum_points(points: Iterable[Point]) -> Point:
+    """Return the sum; the empty sum is infinity."""
+    raws = [point.raw for point in points if point.raw is not None]
+    return _combine(raws) if raws else Point()
+
+
+def sum_encoded_points(encodings: Sequence[bytes]) -> Point:
+    """Return the sum of 33- or 65-byte encoded points; MalformedPoint with the index of the first that is none."""
+    count = len(encodings)
+    if count == 0:
+        return Point()
+    array = FFI.new("secp256k1_pubkey[]", count)
+    raws = [array + place for place in range(count)]
+    for index, (raw, data) in enumerate(zip(raws, encodings, strict=True)):
+        if not _parse(raw, data):
+            raise MalformedPoint(f"entry {index} is not an encoding of a curve point", index=index)
+    return _combine(raws)
+
+
+def _combine(raws: list[Any]) -> Point:
+    # The output is a buffer of its own: ec_pubkey_combine must not write over one of its inputs.
+    total = FFI.new("secp256k1_pubkey *")
+    if LIB.secp256k1_ec_pubkey_combine(CONTEXT, total, FFI.new("secp256k1_pubkey *[]", raws), len(raws)):
+        return Point(total)
+    return Point()  # valid inputs are refused only when they sum to infinity
+
+
+def _parse(raw: Any, data: bytes) -> bool:  # noqa: ANN401 - cffi publishes no types
+    size = len(data)
+    # libsecp256k1 also takes the hybrid prefixes 06 and 07 for 65 bytes; nothing here writes them.
+    if size != 33 and (size != 65 or data[0] != 4):
+        return False
+    return bool(LIB.secp256k1_ec_pubkey_parse(CONTEXT, raw, data, size))
+
+
+def _serialize(raw: Any, size: int, flags: int) -> bytes:  # noqa: ANN401 - cffi publishes no types
+    output = FFI.new("unsigned char[]", size)
+    LIB.secp256k1_ec_pubkey_serialize(CONTEXT, output, FFI.new("size_t *", size), raw, flags)
+    return bytes(FFI.buffer(output))

@@ -1,0 +1,154 @@
+"""Secret scalars: a type that does not print, and the constant-time arithmetic on them.
+
+Only libsecp256k1's constant-time functions touch a secret here; no Python integer ever holds one. A result that
+would be zero is refused: with secret inputs it happens with probability 2**-256.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from smpc.curve.hashing import tagged_hash
+from smpc.curve.native import CONTEXT, FFI, LIB
+from smpc.curve.points import Point
+from smpc.curve.scalars import encode_scalar
+from smpc.errors import InvalidInput
+from smpc.types import PlainKey, XOnlyKey
+
+
+class SecretKey:
+    """A secret scalar from 1 to `n - 1`; prints as `<redacted>`, compares in constant time, cannot be pickled.
+
+    `raw` is for this package only.
+    """
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: Any) -> None:  # noqa: ANN401 - cffi publishes no types
+        self.raw = raw
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SecretKey:
+        """Take 32 big-endian bytes; InvalidInput when the length is wrong, the value 0 or not below `n`."""
+        if len(data) != 32:
+            raise InvalidInput(f"a secret key has 32 bytes, got {len(data)}")
+        raw = FFI.new("unsigned char[32]", bytes(data))
+        if not LIB.secp256k1_ec_seckey_verify(CONTEXT, raw):
+            raise InvalidInput("a secret key must be from 1 to the group order - 1")
+        return cls(raw)
+
+    @classmethod
+    def generate(cls, entropy32: bytes) -> SecretKey:
+        """Derive a key from 32 bytes of fresh randomness."""
+        if len(entropy32) != 32:
+            raise InvalidInput(f"key generation needs 32 random bytes, got {len(entropy32)}")
+        return cls.from_bytes(tagged_hash("KAON/secret-key/v1", entropy32))
+
+    def to_secret_bytes(self) -> bytes:
+        """Return the 32 secret bytes, for an encrypted keystore or a key derivation only."""
+        return bytes(FFI.buffer(self.raw))
+
+    def wipe(self) -> None:
+        """Overwrite the secret with zeros; every later use is refused."""
+        FFI.buffer(self.raw)[:] = bytes(32)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SecretKey):
+            return NotImplemented
+        return hmac.compare_digest(FFI.buffer(self.raw), FFI.buffer(other.raw))
+
+    __hash__ = None  # type: ignore[assignment]  # a secret must not be looked up by value
+
+    def __repr__(self) -> str:
+        return "<redacted>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a secret key is never pickled or copied")
+
+
+def compute_point(secret: SecretKey) -> Point:
+    """Return `secret` times G."""
+    point = FFI.new("secp256k1_pubkey *")
+    if not LIB.secp256k1_ec_pubkey_create(CONTEXT, point, secret.raw):
+        raise InvalidInput("the secret key was wiped")
+    return Point(point)
+
+
+def compute_plain_key(secret: SecretKey) -> PlainKey:
+    """Return the 33-byte public key."""
+    return compute_point(secret).to_plain_key()
+
+
+def compute_xonly_key(secret: SecretKey) -> XOnlyKey:
+    """Return the 32-byte BIP 340 public key."""
+    return XOnlyKey(compute_plain_key(secret)[1:])
+
+
+def negate_secret(secret: SecretKey) -> SecretKey:
+    """Return `n - secret`."""
+    result = _copy(secret)
+    _require(LIB.secp256k1_ec_seckey_negate(CONTEXT, result))
+    return SecretKey(result)
+
+
+def add_scalar(secret: SecretKey, scalar: int) -> SecretKey:
+    """Return secret + scalar for a public scalar."""
+    result = _copy(secret)
+    _require(LIB.secp256k1_ec_seckey_tweak_add(CONTEXT, result, encode_scalar(scalar)))
+    return SecretKey(result)
+
+
+def sum_secrets(first: SecretKey, others: Iterable[SecretKey]) -> SecretKey:
+    """Return the sum. `first` must be a secret nobody else knows, so that no partial sum can be made zero."""
+    result = _copy(first)
+    for other in others:
+        _require(LIB.secp256k1_ec_seckey_tweak_add(CONTEXT, result, other.raw))
+    return SecretKey(result)
+
+
+def evaluate_polynomial(coefficients: Sequence[SecretKey], x: int) -> SecretKey:
+    """Return c0 + c1*x + c2*x**2 + ... for a public `x`, by Horner's rule."""
+    position = encode_scalar(x)
+    result = _copy(coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        _require(LIB.secp256k1_ec_seckey_tweak_mul(CONTEXT, result, position))
+        _require(LIB.secp256k1_ec_seckey_tweak_add(CONTEXT, result, coefficient.raw))
+    return SecretKey(result)
+
+
+def compute_response(terms: Sequence[tuple[SecretKey, int]]) -> bytes:
+    """Return sum(secret * factor) as 32 bytes, for publication: a signature's `s`, or a masked share.
+
+    Factors are public and not 0. The caller sees to it that the sum hides every secret.
+    """
+    total = FFI.new("unsigned char[32]")
+    for index, (secret, factor) in enumerate(terms):
+        product = total if index == 0 else FFI.new("unsigned char[32]")
+        FFI.memmove(product, secret.raw, 32)
+        if factor != 1:
+            _require(LIB.secp256k1_ec_seckey_tweak_mul(CONTEXT, product, encode_scalar(factor)))
+        if index > 0:
+            _require(LIB.secp256k1_ec_seckey_tweak_add(CONTEXT, total, product))
+            FFI.memmove(product, bytes(32), 32)
+    return bytes(FFI.buffer(total))
+
+
+def compute_ecdh(secret: SecretKey, plain: PlainKey) -> bytes:
+    """Return SHA256 of the compressed shared point, 32 bytes (libsecp256k1's ECDH); InvalidInput for a bad key."""
+    point = Point.from_bytes(plain)
+    output = FFI.new("unsigned char[32]")
+    _require(LIB.secp256k1_ecdh(CONTEXT, output, point.raw, secret.raw, FFI.NULL, FFI.NULL))
+    return bytes(FFI.buffer(output))
+
+
+def _copy(secret: SecretKey) -> Any:  # noqa: ANN401 - cffi publishes no types
+    result = FFI.new("unsigned char[32]")
+    FFI.memmove(result, secret.raw, 32)
+    return result
+
+
+def _require(accepted: int) -> None:
+    if not accepted:
+        raise InvalidInput("secret arithmetic was refused: a wiped key, or a result of zero")
