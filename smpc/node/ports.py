@@ -73,7 +73,8 @@ class MempoolEntry:
 class TransactionStatus:
     """A transaction on the best chain or in the mempool; exactly one of the two.
 
-    On the chain: `confirmations` >= 1, `block_hash` and `height` set. In the mempool: `confirmations` = 0, `mempool` set.
+    On the chain: `confirmations` >= 1, `block_hash` and `height` set. In the mempool: `confirmations` = 0 and `mempool`
+    set.
     """
 
     raw: bytes
