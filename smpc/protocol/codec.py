@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import types
 import typing
 from typing import Any, Final, TypeVar, cast
@@ -76,10 +75,16 @@ def _field(content: bytes) -> bytes:
     return len(content).to_bytes(4, "big") + content
 
 
-@functools.cache
+_HINTS: Final[dict[type[Any], tuple[tuple[str, Any], ...]]] = {}
+
+
 def _hints(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
-    hints = typing.get_type_hints(cls)
-    return tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
+    known = _HINTS.get(cls)
+    if known is None:
+        hints = typing.get_type_hints(cls)
+        known = tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
+        _HINTS[cls] = known
+    return known
 
 
 def _base(hint: Any) -> Any:
