@@ -1,6 +1,6 @@
 """secp256k1: keys, signatures, points and secret arithmetic; the only importer of coincurve."""
 
-from smpc.curve.hashing import tagged_hash
+from smpc.curve.hashing import start_tagged_hash, tagged_hash
 from smpc.curve.keys import (
     compute_xonly,
     is_valid_plain,
@@ -57,6 +57,7 @@ __all__ = [
     "parse_scalar",
     "reduce_scalar",
     "sign_schnorr",
+    "start_tagged_hash",
     "sum_encoded_points",
     "sum_points",
     "sum_secrets",

@@ -22,3 +22,11 @@ def tagged_hash(tag: str, *data: bytes) -> bytes:
     for part in data:
         state.update(part)
     return state.digest()
+
+
+def start_tagged_hash(tag: str, *prefix: bytes) -> _Hash:
+    """Return a hash object that has absorbed the tag and a common prefix; copy it for every message."""
+    state = _compute_midstate(tag).copy()
+    for part in prefix:
+        state.update(part)
+    return state
