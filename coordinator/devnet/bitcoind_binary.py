@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,3 +115,18 @@ def _inspect(argv: tuple[str, ...], source: str) -> BitcoindBinary:
 def _cli_beside(argv: tuple[str, ...]) -> tuple[str, ...]:
     cli = Path(argv[-1]).with_name("bitcoin-cli")
     return (*argv[:-1], str(cli)) if cli.is_file() else ()
+
+
+def main() -> int:
+    """Say which bitcoind would run; the exit code is the one of ConfigError where there is none."""
+    try:
+        found = find_bitcoind()
+    except ConfigError as missing:
+        sys.stderr.write(f"{missing.message}; {missing.remedy}\n")
+        return missing.exit_code
+    sys.stdout.write(f"bitcoind {found.version} from {found.source}, sha256 {found.sha256}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

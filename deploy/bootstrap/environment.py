@@ -1,0 +1,214 @@
+"""Makes the project's virtual environment: the locked packages, each checked against its hash, and nothing else.
+
+The lock is the only list of packages; what installs the others (uv) and what builds the one source distribution stand
+in it too. Nothing is taken from the system but the interpreter.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from deploy.bootstrap.pip_wheel import find_pip_wheel
+from deploy.bootstrap.private_apt import PackagesUnavailable
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+LOCK: Final = "requirements.lock"
+
+_STAMP: Final = "peg-setup.json"
+_UNFINISHED: Final = "peg-setup.unfinished"
+_DECIDING_FILES: Final = (LOCK, "pyproject.toml", "deploy/bootstrap/environment.py")
+_INSTALLER: Final = ("uv",)
+_BUILDERS: Final = ("setuptools", "wheel")
+"""What embit, which comes as source only, is built with. Pinned, and therefore installed before it."""
+
+_UNAVAILABLE: Final = 5
+
+
+class SetupFailed(Exception):
+    """Set-up cannot go on; the text says what failed and what to do."""
+
+
+def make_environment(repository: Path, venv: Path) -> None:
+    """Make or mend `venv` until it holds what the lock says; SetupFailed if that is impossible.
+
+    Safe to interrupt: an environment that was left half made is made anew, a finished one is only compared.
+    """
+    if is_ready(repository, venv):
+        return
+    _say(f"Python {sys.version.split()[0]} ({sys.executable}) -> {venv.name}")
+    _make_empty(venv)
+    (venv / _UNFINISHED).touch()
+    _install_uv(repository, venv)
+    _say(f"installing {len(locked_names((repository / LOCK).read_text()))} locked packages")
+    install_locked(venv, select_locked((repository / LOCK).read_text(), _BUILDERS))
+    sync_to_lock(venv, repository / LOCK)
+    _uv(venv, "pip", "install", "--no-deps", "--no-build-isolation", "--editable", str(repository))
+    (venv / _STAMP).write_text(_expected_stamp(repository))
+    (venv / _UNFINISHED).unlink()
+    _say("ready")
+
+
+def is_ready(repository: Path, venv: Path) -> bool:
+    """Tell whether `venv` was finished by this interpreter's version, for this checkout, lock and project file."""
+    try:
+        return (venv / _STAMP).read_text() == _expected_stamp(repository) and not (venv / _UNFINISHED).exists()
+    except OSError:
+        return False
+
+
+def locked_names(lock: str) -> tuple[str, ...]:
+    """Return the names of the packages in a lock's text, in order."""
+    return tuple(line.split("==", 1)[0] for line in lock.splitlines() if "==" in line and line[:1] not in " #")
+
+
+def select_locked(lock: str, names: tuple[str, ...]) -> str:
+    """Return the part of a lock's text that pins `names`, hashes included; SetupFailed if one is missing."""
+    kept: list[str] = []
+    keeping = False
+    for line in lock.splitlines():
+        if not line.startswith((" ", "#")):
+            keeping = line.split("==", 1)[0] in names
+        if keeping and not line.lstrip().startswith("#"):
+            kept.append(line)
+    selected = "\n".join(kept) + "\n"
+    if sorted(locked_names(selected)) != sorted(names):
+        raise SetupFailed(f"{LOCK} does not pin {', '.join(names)}; run `make lock`")
+    return selected
+
+
+def install_locked(venv: Path, requirements: str, environ: Mapping[str, str] | None = None) -> None:
+    """Install a part of the lock and nothing else; SetupFailed if a hash differs."""
+    listed = venv / "peg-setup.requirements"
+    listed.write_text(requirements)
+    _uv(
+        venv,
+        *("pip", "install", "--require-hashes", "--no-deps", "--no-build-isolation", "-r", str(listed)),
+        environ=environ,
+    )
+    listed.unlink()
+
+
+def sync_to_lock(venv: Path, lock: Path, environ: Mapping[str, str] | None = None) -> None:
+    """Install what the lock has and remove what it has not; SetupFailed if a single hash differs."""
+    _uv(venv, "pip", "sync", "--require-hashes", "--no-build-isolation", str(lock), environ=environ)
+
+
+def _expected_stamp(repository: Path) -> str:
+    decided = hashlib.sha256()
+    for name in _DECIDING_FILES:
+        decided.update((repository / name).read_bytes())
+    stamp = {
+        "inputs": decided.hexdigest(),
+        "python": sys.version.split()[0],
+        "base": os.path.realpath(sys.base_prefix),
+        "checkout": str(repository),
+    }
+    return json.dumps(stamp, sort_keys=True) + "\n"
+
+
+def _make_empty(venv: Path) -> None:
+    """Make the environment unless a whole one of this interpreter is there; never trust a half-made one."""
+    if _answers_as_this_python(venv) and not (venv / _UNFINISHED).exists():
+        return
+    shutil.rmtree(venv, ignore_errors=True)
+    # Without pip: a minimal Debian has no ensurepip, and its venv then fails half way.
+    _run([sys.executable, "-m", "venv", "--without-pip", str(venv)], "cannot make a virtual environment")
+
+
+def _answers_as_this_python(venv: Path) -> bool:
+    probe = "import os, sys; print(sys.version.split()[0], os.path.realpath(sys.base_prefix))"
+    try:
+        ended = subprocess.run([venv / "bin" / "python", "-c", probe], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return ended.stdout.strip() == f"{sys.version.split()[0]} {os.path.realpath(sys.base_prefix)}"
+
+
+def _install_uv(repository: Path, venv: Path) -> None:
+    requirements = select_locked((repository / LOCK).read_text(), _INSTALLER)
+    pinned = requirements.split("==", 1)[1].split()[0]
+    if _version_of_uv(venv) == pinned:
+        return
+    try:
+        pip = find_pip_wheel(repository / ".tools" / "apt" / "pip")
+    except PackagesUnavailable as unavailable:
+        raise SetupFailed(
+            f"this Python has no pip and none can be fetched ({unavailable}); install pip or python3-venv"
+        ) from unavailable
+    _say(f"installing uv {pinned} with {pip.name}")
+    listed = venv / "peg-setup.requirements"
+    listed.write_text(requirements)
+    command = [str(venv / "bin" / "python"), f"{pip}/pip", "install", "--quiet", "--no-input", "--no-deps"]
+    _run(
+        [*command, "--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes", "-r", str(listed)],
+        "pip cannot install uv",
+    )
+    listed.unlink()
+
+
+def _version_of_uv(venv: Path) -> str:
+    try:
+        answer = subprocess.run([venv / "bin" / "uv", "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return answer.split()[1] if len(answer.split()) > 1 else ""
+
+
+def _uv(venv: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
+    environment = dict(os.environ if environ is None else environ)
+    environment["VIRTUAL_ENV"] = str(venv)
+    # A machine whose certificates or index are configured for pip alone means them for uv too.
+    for theirs, ours in (("PIP_CERT", "SSL_CERT_FILE"), ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")):
+        if environment.get(theirs) and not environment.get(ours):
+            environment[ours] = environment[theirs]
+    environment.setdefault("UV_LINK_MODE", "copy")
+    if not os.access(environment.get("HOME", ""), os.W_OK):
+        environment.setdefault("UV_CACHE_DIR", str(venv / "peg-setup.cache"))
+    _run([str(venv / "bin" / "uv"), "--quiet", *arguments], f"uv {' '.join(arguments[:2])} failed", environment)
+
+
+def _run(command: list[str], complaint: str, environ: Mapping[str, str] | None = None) -> None:
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise SetupFailed(f"{complaint}:\n{(ended.stderr or ended.stdout).strip()[-2000:]}")
+
+
+def _say(text: str) -> None:
+    print(f"set-up: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _one_at_a_time(tools: Path) -> Iterator[None]:
+    """Let a second `make` wait for the first instead of working on the same environment."""
+    tools.mkdir(exist_ok=True)
+    with (tools / "setup.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> int:
+    """Make `.venv`; `--is-ready` only tells (by the exit code) whether there is anything to do."""
+    venv = REPOSITORY / ".venv"
+    if "--is-ready" in sys.argv[1:]:
+        return 0 if is_ready(REPOSITORY, venv) else 1
+    try:
+        with _one_at_a_time(REPOSITORY / ".tools"):
+            make_environment(REPOSITORY, venv)
+    except SetupFailed as failed:
+        print(f"set-up: {failed}", file=sys.stderr)
+        return _UNAVAILABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
