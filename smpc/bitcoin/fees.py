@@ -5,7 +5,8 @@ Every signature has 64 bytes (SIGHASH_DEFAULT), so the size of a spend is known 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,17 +65,17 @@ def compute_witness_bytes(kind: InputKind, locks: Timelocks) -> int:
     return len(to_compact_size(len(items))) + sum(len(to_compact_size(size)) + size for size in items)
 
 
-def compute_spend_vbytes(inputs: Mapping[InputKind, int], outputs: Sequence[Script], locks: Timelocks) -> Vbytes:
-    """Return the exact virtual size of a fully signed transaction; `inputs` counts the inputs of each kind."""
+def compute_spend_vbytes(inputs: Sequence[InputKind], outputs: Sequence[Script], locks: Timelocks) -> Vbytes:
+    """Return the exact virtual size of a fully signed transaction spending `inputs` (in any order)."""
     return Vbytes(-(-compute_spend_weight(inputs, outputs, locks) // 4))
 
 
-def compute_spend_weight(inputs: Mapping[InputKind, int], outputs: Sequence[Script], locks: Timelocks) -> int:
-    """Return the exact weight of a fully signed transaction; `inputs` counts the inputs of each kind."""
-    count = sum(inputs.values())
+def compute_spend_weight(inputs: Sequence[InputKind], outputs: Sequence[Script], locks: Timelocks) -> int:
+    """Return the exact weight of a fully signed transaction spending `inputs` (in any order)."""
+    count = len(inputs)
     base = 8 + len(to_compact_size(count)) + _INPUT_BYTES * count
     base += len(to_compact_size(len(outputs))) + sum(len(TxOut(Sats(0), script).to_bytes()) for script in outputs)
-    witness = 2 + sum(number * compute_witness_bytes(kind, locks) for kind, number in inputs.items())
+    witness = 2 + sum(number * compute_witness_bytes(kind, locks) for kind, number in Counter(inputs).items())
     return 4 * base + witness
 
 

@@ -70,7 +70,6 @@ _OUTPUT_PATTERNS: Final = {
     OutputType.P2WPKH: re.compile(rb"\x00\x14.{20}", re.DOTALL),
     OutputType.P2WSH: re.compile(rb"\x00\x20.{32}", re.DOTALL),
     OutputType.P2TR: re.compile(rb"\x51\x20.{32}", re.DOTALL),
-    OutputType.OP_RETURN: re.compile(rb"\x6a(?:[\x01-\x4b]|\x4c[\x4c-\x50]).*", re.DOTALL),
 }
 
 
@@ -143,6 +142,8 @@ def find_output_type(script: bytes) -> OutputType | None:
     """Return the script's standard type, or None for everything else, future witness versions included."""
     if script == PAY_TO_ANCHOR:
         return OutputType.ANCHOR
+    if script[:1] == b"\x6a":
+        return OutputType.OP_RETURN if _is_op_return(script) else None
     return next((kind for kind, pattern in _OUTPUT_PATTERNS.items() if pattern.fullmatch(script)), None)
 
 
@@ -194,6 +195,11 @@ def _require_key(key: XOnlyKey, what: str) -> XOnlyKey:
             remedy="give a BIP 340 public key; scripts and 33-byte keys are not accepted",
         )
     return key
+
+
+def _is_op_return(script: bytes) -> bool:
+    data = script[2:] if script[1:2] != b"\x4c" else script[3:]
+    return 2 <= len(data) <= MAX_OP_RETURN_DATA and build_op_return(data) == script
 
 
 def _read_lock(push: bytes) -> int:
