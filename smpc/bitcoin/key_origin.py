@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from smpc.bitcoin.descriptor_checksum import verify_checksum
+from smpc.bitcoin.reader import Reader, to_compact_size
 from smpc.curve import is_valid_xonly
 from smpc.errors import InvalidInput
 from smpc.types import XOnlyKey
@@ -30,6 +32,19 @@ class KeyOrigin:
     def __str__(self) -> str:
         """Show as `fingerprint/86h/1h/0h/0/5`, the way descriptors write it."""
         return "/".join((self.fingerprint.hex(), *map(_show_step, self.path)))
+
+    def to_derivation(self, leaf_hashes: Sequence[bytes]) -> bytes:
+        """Encode as the value of a PSBT's tap derivation field (BIP 371) for the leaves that use the key."""
+        steps = b"".join(step.to_bytes(4, "little") for step in self.path)
+        return to_compact_size(len(leaf_hashes)) + b"".join(leaf_hashes) + self.fingerprint + steps
+
+    @classmethod
+    def from_derivation(cls, value: bytes) -> KeyOrigin:
+        """Read a PSBT's tap derivation field; InvalidInput when it is truncated."""
+        reader = Reader(value, "tap derivation")
+        reader.read(32 * reader.read_count(32, "leaf hashes"))
+        fingerprint = reader.read(4)
+        return cls(fingerprint, tuple(reader.read_u32() for _ in range(-(-reader.remaining // 4))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,8 +190,7 @@ def build_vault_tree(keys: GroupKeys, locks: Timelocks) -> VaultTree:
 def build_tap_tree(plan: TreePlan) -> TapTree:
     """Build any tree of named leaves under `H`; names must differ, which is the caller's duty."""
     root, leaves = _place(plan)
-    plain = tweak_plain_key(_NUMS_PLAIN, tagged_hash("TapTweak", NUMS_KEY, root))
-    return TapTree(tuple(leaves), root, XOnlyKey(plain[1:]), plain[0] & 1)
+    return _tweak(root, tuple(leaves))
 
 
 def compute_leaf_hash(script: bytes) -> bytes:
@@ -202,6 +201,28 @@ def compute_leaf_hash(script: bytes) -> bytes:
 def compute_branch_hash(left: bytes, right: bytes) -> bytes:
     """Return the tagged hash `TapBranch` of two nodes in lexicographic order, 32 bytes."""
     return tagged_hash("TapBranch", left, right) if left < right else tagged_hash("TapBranch", right, left)
+
+
+def compute_root_from_path(leaf_script: bytes, control_block: bytes) -> bytes:
+    """Return the Merkle root that a leaf script and its control block's path lead to, 32 bytes."""
+    node = compute_leaf_hash(leaf_script)
+    for start in range(33, len(control_block), 32):
+        node = compute_branch_hash(node, control_block[start : start + 32])
+    return node
+
+
+def verify_leaf_proof(leaf_script: bytes, control_block: bytes, output_script: bytes) -> bool:
+    """Tell whether the control block proves that the leaf, under `H`, is in the Taproot output (BIP 341)."""
+    depth, rest = divmod(len(control_block) - 33, 32)
+    if rest or not 0 <= depth <= 128 or control_block[1:33] != NUMS_KEY:
+        return False
+    tree = _tweak(compute_root_from_path(leaf_script, control_block), ())
+    return output_script == tree.script and control_block[0] == LEAF_VERSION | tree.parity
+
+
+def _tweak(root: bytes, leaves: tuple[TapLeaf, ...]) -> TapTree:
+    plain = tweak_plain_key(_NUMS_PLAIN, tagged_hash("TapTweak", NUMS_KEY, root))
+    return TapTree(leaves, root, XOnlyKey(plain[1:]), plain[0] & 1)
 
 
 def _place(plan: TreePlan) -> tuple[bytes, list[TapLeaf]]:

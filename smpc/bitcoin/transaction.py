@@ -157,7 +157,7 @@ def read_transaction(reader: Reader) -> Transaction:
     if not inputs or not outputs:
         raise reader.fail("has no inputs or no outputs")
     if extended:
-        inputs = tuple(replace(txin, witness=_read_witness(reader)) for txin in inputs)
+        inputs = tuple(replace(txin, witness=read_witness(reader)) for txin in inputs)
         if not any(txin.witness for txin in inputs):
             raise reader.fail("is in the witness form without a witness")
     return Transaction(version, inputs, outputs, reader.read_u32())
@@ -184,11 +184,12 @@ def read_output(reader: Reader) -> TxOut:
     return TxOut(Sats(value), Script(reader.read_var_bytes()))
 
 
+def read_witness(reader: Reader) -> tuple[bytes, ...]:
+    """Read one witness stack, bottom first."""
+    return tuple(reader.read_var_bytes() for _ in range(reader.read_count(1, "witness items")))
+
+
 def _read_input(reader: Reader) -> TxIn:
     outpoint = Outpoint(Txid(reader.read(32)), reader.read_u32())
     script_sig = reader.read_var_bytes()
     return TxIn(outpoint, reader.read_u32(), script_sig)
-
-
-def _read_witness(reader: Reader) -> tuple[bytes, ...]:
-    return tuple(reader.read_var_bytes() for _ in range(reader.read_count(1, "witness items")))
