@@ -16,6 +16,13 @@ _REPOSITORY: Final = Path(__file__).resolve().parents[1]
 _SPENDABLE_COINBASES: Final = 10
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep integration tests in one process: two whole devnets at once measure only each other."""
+    for item in items:
+        if "integration" in item.path.parts and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("integration"))
+
+
 @pytest.fixture(scope="session")
 def regtest() -> Iterator[RegtestNode]:
     """Give a running regtest node, one per test process, whose miner has mature coins.
