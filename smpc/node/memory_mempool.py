@@ -25,6 +25,9 @@ MAX_SATS_PER_VBYTE: Final = 10_000
 """bitcoind's default -maxfeerate guard, 0.1 BTC/kvB."""
 
 MAX_STANDARD_WEIGHT: Final = 400_000
+MIN_STANDARD_BYTES: Final = 65
+"""Without witnesses; 64 bytes could be mistaken for an inner node of a Merkle tree."""
+
 MAX_STANDARD_VERSION: Final = 3
 COINBASE_MATURITY: Final = 100
 LOCKTIME_IS_TIME: Final = 500_000_000
@@ -138,6 +141,8 @@ class MemoryMempool:
             return "version"
         if transaction.weight > MAX_STANDARD_WEIGHT:
             return "tx-size"
+        if len(transaction.to_bytes(include_witness=False)) < MIN_STANDARD_BYTES:
+            return "tx-size-small"
         if any(output.value < compute_dust_limit(output) for output in transaction.outputs):
             return "dust"
         if len({txin.outpoint for txin in transaction.inputs}) < len(transaction.inputs):
