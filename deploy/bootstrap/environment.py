@@ -25,8 +25,6 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 LOCK: Final = "requirements.lock"
 
 _STAMP: Final = "peg-setup.json"
-_UNFINISHED: Final = "peg-setup.unfinished"
-_DECIDING_FILES: Final = (LOCK, "pyproject.toml", "deploy/bootstrap/environment.py")
 _INSTALLER: Final = ("uv",)
 _BUILDERS: Final = ("setuptools", "wheel")
 """What embit, which comes as source only, is built with. Pinned, and therefore installed before it."""
@@ -41,29 +39,24 @@ class SetupFailed(Exception):
 def make_environment(repository: Path, venv: Path) -> None:
     """Make or mend `venv` until it holds what the lock says; SetupFailed if that is impossible.
 
-    Safe to interrupt: an environment that was left half made is made anew, a finished one is only compared.
+    Safe to interrupt: an environment without a stamp, or of another lock, is made anew. So every package is checked
+    against the lock in force, never against an earlier one.
     """
-    if is_ready(repository, venv):
+    stamp = _read_stamp(venv)
+    wanted = _compute_stamp(repository)
+    if stamp == wanted:
         return
-    _say(f"Python {sys.version.split()[0]} ({sys.executable}) -> {venv.name}")
-    _make_empty(venv)
-    (venv / _UNFINISHED).touch()
-    _install_uv(repository, venv)
-    _say(f"installing {len(locked_names((repository / LOCK).read_text()))} locked packages")
-    install_locked(venv, select_locked((repository / LOCK).read_text(), _BUILDERS))
-    sync_to_lock(venv, repository / LOCK)
+    if {**stamp, "project": wanted["project"]} != wanted:
+        _fill(repository, venv)
+    (venv / _STAMP).unlink(missing_ok=True)
     _uv(venv, "pip", "install", "--no-deps", "--no-build-isolation", "--editable", str(repository))
-    (venv / _STAMP).write_text(_expected_stamp(repository))
-    (venv / _UNFINISHED).unlink()
+    (venv / _STAMP).write_text(json.dumps(wanted, indent=2) + "\n")
     _say("ready")
 
 
 def is_ready(repository: Path, venv: Path) -> bool:
-    """Tell whether `venv` was finished by this interpreter's version, for this checkout, lock and project file."""
-    try:
-        return (venv / _STAMP).read_text() == _expected_stamp(repository) and not (venv / _UNFINISHED).exists()
-    except OSError:
-        return False
+    """Tell whether `venv` was finished by this interpreter, for this checkout, lock and project file."""
+    return _read_stamp(venv) == _compute_stamp(repository)
 
 
 def locked_names(lock: str) -> tuple[str, ...]:
@@ -103,49 +96,44 @@ def sync_to_lock(venv: Path, lock: Path, environ: Mapping[str, str] | None = Non
     _uv(venv, "pip", "sync", "--require-hashes", "--no-build-isolation", str(lock), environ=environ)
 
 
-def _expected_stamp(repository: Path) -> str:
-    decided = hashlib.sha256()
-    for name in _DECIDING_FILES:
-        decided.update((repository / name).read_bytes())
-    stamp = {
-        "inputs": decided.hexdigest(),
+def _compute_stamp(repository: Path) -> dict[str, str]:
+    return {
+        "lock": hashlib.sha256((repository / LOCK).read_bytes()).hexdigest(),
+        "project": hashlib.sha256((repository / "pyproject.toml").read_bytes()).hexdigest(),
         "python": sys.version.split()[0],
         "base": os.path.realpath(sys.base_prefix),
         "checkout": str(repository),
     }
-    return json.dumps(stamp, sort_keys=True) + "\n"
 
 
-def _make_empty(venv: Path) -> None:
-    """Make the environment unless a whole one of this interpreter is there; never trust a half-made one."""
-    if _answers_as_this_python(venv) and not (venv / _UNFINISHED).exists():
-        return
+def _read_stamp(venv: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads((venv / _STAMP).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _fill(repository: Path, venv: Path) -> None:
+    """Make the environment anew and install the lock into it."""
+    _say(f"Python {sys.version.split()[0]} ({sys.executable}) -> {venv.name}")
     shutil.rmtree(venv, ignore_errors=True)
     # Without pip: a minimal Debian has no ensurepip, and its venv then fails half way.
     _run([sys.executable, "-m", "venv", "--without-pip", str(venv)], "cannot make a virtual environment")
+    lock = (repository / LOCK).read_text()
+    _install_uv(repository, venv, select_locked(lock, _INSTALLER))
+    _say(f"installing {len(locked_names(lock))} locked packages")
+    install_locked(venv, select_locked(lock, _BUILDERS))
+    sync_to_lock(venv, repository / LOCK)
 
 
-def _answers_as_this_python(venv: Path) -> bool:
-    probe = "import os, sys; print(sys.version.split()[0], os.path.realpath(sys.base_prefix))"
-    try:
-        ended = subprocess.run([venv / "bin" / "python", "-c", probe], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return False
-    return ended.stdout.strip() == f"{sys.version.split()[0]} {os.path.realpath(sys.base_prefix)}"
-
-
-def _install_uv(repository: Path, venv: Path) -> None:
-    requirements = select_locked((repository / LOCK).read_text(), _INSTALLER)
-    pinned = requirements.split("==", 1)[1].split()[0]
-    if _version_of_uv(venv) == pinned:
-        return
+def _install_uv(repository: Path, venv: Path, requirements: str) -> None:
     try:
         pip = find_pip_wheel(repository / ".tools" / "apt" / "pip")
     except PackagesUnavailable as unavailable:
         raise SetupFailed(
             f"this Python has no pip and none can be fetched ({unavailable}); install pip or python3-venv"
         ) from unavailable
-    _say(f"installing uv {pinned} with {pip.name}")
+    _say(f"installing uv with {pip.name}")
     listed = venv / "peg-setup.requirements"
     listed.write_text(requirements)
     command = [str(venv / "bin" / "python"), f"{pip}/pip", "install", "--quiet", "--no-input", "--no-deps"]
@@ -154,14 +142,6 @@ def _install_uv(repository: Path, venv: Path) -> None:
         "pip cannot install uv",
     )
     listed.unlink()
-
-
-def _version_of_uv(venv: Path) -> str:
-    try:
-        answer = subprocess.run([venv / "bin" / "uv", "--version"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return answer.split()[1] if len(answer.split()) > 1 else ""
 
 
 def _uv(venv: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
