@@ -23,6 +23,7 @@ from smpc.curve.scalars import ORDER, encode_scalar, parse_scalar, reduce_scalar
 from smpc.curve.secret import (
     SecretKey,
     add_scalar,
+    compute_ecdh_with_point,
     compute_plain_key,
     compute_point,
     compute_response,
@@ -41,6 +42,7 @@ __all__ = [
     "SecretKey",
     "add_scalar",
     "blind_context",
+    "compute_ecdh_with_point",
     "compute_plain_key",
     "compute_point",
     "compute_response",

@@ -137,7 +137,13 @@ def compute_response(terms: Sequence[tuple[SecretKey, int]]) -> bytes:
 
 def compute_ecdh(secret: SecretKey, plain: PlainKey) -> bytes:
     """Return SHA256 of the compressed shared point, 32 bytes (libsecp256k1's ECDH); InvalidInput for a bad key."""
-    point = Point.from_bytes(plain)
+    return compute_ecdh_with_point(secret, Point.from_bytes(plain))
+
+
+def compute_ecdh_with_point(secret: SecretKey, point: Point) -> bytes:
+    """Return the same as `compute_ecdh` for a key that is parsed already; InvalidInput for infinity."""
+    if point.is_infinity:
+        raise InvalidInput("infinity is no public key")
     output = FFI.new("unsigned char[32]")
     _require(LIB.secp256k1_ecdh(CONTEXT, output, point.raw, secret.raw, FFI.NULL, FFI.NULL))
     return bytes(FFI.buffer(output))

@@ -167,6 +167,23 @@ def test_sum_of_encodings_names_the_malformed_one() -> None:
     assert caught.value.index == 2
 
 
+def test_double_multiplication_agrees_with_two_single_ones() -> None:
+    scalars = (0, 1, 2, 3**150, ORDER - 1, ORDER, ORDER + 5)
+    for point in (multiply_generator(7), -multiply_generator(7), Point()):
+        for factor in scalars:
+            for generator_factor in scalars:
+                expected = point.multiply(factor).add_generator(generator_factor)
+                assert point.multiply_add(factor, generator_factor) == expected
+    assert multiply_generator(7).multiply_add(2, ORDER - 14).is_infinity
+
+
+def test_small_multiplication_agrees_with_the_general_one() -> None:
+    g = Point.from_bytes(G)
+    for factor in range(131):
+        assert g.multiply_small(factor) == g.multiply(factor)
+    assert Point().multiply_small(9).is_infinity
+
+
 def test_secret_key_range() -> None:
     assert _secret(1).to_secret_bytes() == encode_scalar(1)
     assert _secret(ORDER - 1) == negate_secret(_secret(1))
