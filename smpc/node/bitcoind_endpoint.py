@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import httpx
 
@@ -26,6 +26,8 @@ class UserPassword:
     password: str = field(repr=False)
 
 
+_URL_REMEDY: Final = "give http://host:port"
+
 RpcAuth: TypeAlias = CookieFile | UserPassword
 
 
@@ -43,12 +45,14 @@ class RpcEndpoint:
 
     def __post_init__(self) -> None:
         """Refuse an address that is not one (ConfigError)."""
+        # A password may stand before the @: no error text shows that part.
+        shown = self.url.rpartition("@")[2][:200]
         try:
             url = httpx.URL(self.url)
-        except (httpx.InvalidURL, TypeError) as error:
-            raise ConfigError(f"bitcoind address {self.url[:200]!r} is not a URL: {error}") from None
+        except (httpx.InvalidURL, TypeError):
+            raise ConfigError(f"bitcoind address {shown!r} is not a URL", remedy=_URL_REMEDY) from None
         if url.scheme not in {"http", "https"} or not url.host:
-            raise ConfigError(f"bitcoind address {self.url[:200]!r} must be http://host:port")
+            raise ConfigError(f"bitcoind address {shown!r} has no scheme or host", remedy=_URL_REMEDY)
         if url.userinfo:
             raise ConfigError("bitcoind address must not contain a password", remedy="give a cookie file or a user")
         if self.deadline_seconds <= 0 or self.attempts < 1:

@@ -78,7 +78,10 @@ class Fields:
     def read_text(self, name: str) -> str:
         """Return a string field."""
         value = self.values.get(name)
-        return value if isinstance(value, str) else self._refuse(name, "a string")
+        if not isinstance(value, str):
+            self._refuse(name, "a string")
+        # Half a surrogate pair is legal JSON but cannot be printed.
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
 
     def read_count(self, name: str) -> int:
         """Return a whole number field; negative ones pass (bitcoind says -1 confirmations of a stale block)."""
