@@ -14,11 +14,17 @@ from smpc.errors import InvalidInput
 FencingToken = NewType("FencingToken", int)
 """Number of a lease; grows with every acquisition and never decreases (invariant 7)."""
 
-Sequence = NewType("Sequence", int)
+EventNumber = NewType("EventNumber", int)
 """Position of an event in the event log, from 1 without gaps; 0 is before the first."""
+
+LOG_START: Final = EventNumber(0)
+"""Before the first event."""
 
 Version = NewType("Version", int)
 """Version of a record: 1 when created, one more with every write; 0 means it does not exist."""
+
+ABSENT: Final = Version(0)
+"""The version of a record that does not exist; a transition that expects it creates the record."""
 
 EffectPosition = NewType("EffectPosition", str)
 """Where an effect stands in the outbox."""
@@ -66,7 +72,7 @@ class StoredRecord:
     version: Version
     body: bytes
     is_terminal: bool
-    sequence: Sequence
+    sequence: EventNumber
     chain_hash: bytes
 
 
@@ -162,7 +168,7 @@ class Applied:
     """Outcome of a transition: the first record's new version and event. `is_replay`: it had been applied before."""
 
     version: Version
-    sequence: Sequence
+    sequence: EventNumber
     chain_hash: bytes
     is_replay: bool
 
@@ -171,7 +177,7 @@ class Applied:
 class StoredEvent:
     """One entry of the event log; enough to replay the record it wrote."""
 
-    sequence: Sequence
+    sequence: EventNumber
     request_id: str
     key: RecordKey
     version: Version
@@ -210,9 +216,16 @@ class Lease:
 class Head:
     """Where the event log ends, and how many effects wait in the outbox."""
 
-    sequence: Sequence
+    sequence: EventNumber
     chain_hash: bytes
     open_effects: int
+
+
+def require_lease_terms(holder: str, ttl_ms: int) -> None:
+    """Raise InvalidInput unless `holder` is a name and the time lies in 1 ms..1 hour."""
+    _require_name("lease holder", holder)
+    if not 1 <= ttl_ms <= 3_600_000:
+        raise InvalidInput(f"a lease lasts 1..3600000 ms, got {ttl_ms}")
 
 
 def _require_name(what: str, text: str) -> None:

@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from coordinator.mempool.model import (
+    LOG_START,
     Applied,
     ClaimedEffect,
+    EventNumber,
     FencingToken,
     Head,
     Lease,
     RecordKey,
-    Sequence,
     StoredEvent,
     StoredRecord,
     StoreTransition,
@@ -26,7 +27,7 @@ from coordinator.mempool.model import (
 
 
 class Store(Protocol):
-    """Records and their history. Every method may raise StoreUnavailable, and StoreCorrupt when a hash does not hold."""
+    """Records and their history. Any method may raise StoreUnavailable, and StoreCorrupt when a hash does not hold."""
 
     async def load(self, key: RecordKey) -> StoredRecord | None:
         """Return the record, or None if there is none."""
@@ -47,7 +48,7 @@ class Store(Protocol):
         """
         ...
 
-    async def read_events(self, after: Sequence = Sequence(0), count: int = 100) -> tuple[StoredEvent, ...]:
+    async def read_events(self, after: EventNumber = LOG_START, count: int = 100) -> tuple[StoredEvent, ...]:
         """Return up to `count` events that follow sequence `after`, oldest first."""
         ...
 
@@ -55,8 +56,8 @@ class Store(Protocol):
         """Return where the event log ends."""
         ...
 
-    async def wipe(self, token: FencingToken) -> int:
-        """Delete every record, event, effect and request of this network, and nothing else; return how many keys went.
+    async def wipe(self, token: FencingToken) -> None:
+        """Delete every record, event, effect and request of this network, and nothing else.
 
         The lease stays, so that tokens never decrease. Raises StaleLease.
         """
