@@ -32,7 +32,7 @@ format: setup
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-bench: setup
+bench: bitcoind
 	@$(PY) -m tests.bench
 
 # Kill matrices, fuzzing, seeds: minutes to hours.

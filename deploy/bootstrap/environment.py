@@ -6,18 +6,17 @@ in it too. Nothing is taken from the system but the interpreter.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from deploy.bootstrap.exclusive import one_at_a_time
 from deploy.bootstrap.pip_wheel import find_pip_wheel
 from deploy.bootstrap.private_apt import PackagesUnavailable
 
@@ -167,22 +166,13 @@ def _say(text: str) -> None:
     print(f"set-up: {text}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _one_at_a_time(tools: Path) -> Iterator[None]:
-    """Let a second `make` wait for the first instead of working on the same environment."""
-    tools.mkdir(exist_ok=True)
-    with (tools / "setup.lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        yield
-
-
 def main() -> int:
     """Make `.venv`; `--is-ready` only tells (by the exit code) whether there is anything to do."""
     venv = REPOSITORY / ".venv"
     if "--is-ready" in sys.argv[1:]:
         return 0 if is_ready(REPOSITORY, venv) else 1
     try:
-        with _one_at_a_time(REPOSITORY / ".tools"):
+        with one_at_a_time(REPOSITORY / ".tools" / "setup.lock"):
             make_environment(REPOSITORY, venv)
     except SetupFailed as failed:
         print(f"set-up: {failed}", file=sys.stderr)

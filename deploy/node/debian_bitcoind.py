@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
+from deploy.bootstrap.exclusive import one_at_a_time
 from deploy.bootstrap.private_apt import PackagesUnavailable, open_suite, unpack
 
 SUITE: Final = "sid"
@@ -33,25 +33,20 @@ exec "$here/{loader}" --library-path "$here/{libraries}" "$here/usr/bin/{program
 def install(tools: Path) -> dict[str, object]:
     """Make `tools/bitcoind` if it is not there, and return its manifest; PackagesUnavailable if it cannot be had.
 
-    The prefix appears by one rename when it is whole: whoever interrupts the work finds either nothing or all of it.
+    The prefix appears by one rename when it is whole: whoever interrupts the work finds either nothing or all of it,
+    and the next run goes on with the archives that were fetched.
     """
     prefix = tools / "bitcoind"
-    present = read_manifest(prefix)
-    if present is not None:
-        return present
-    apt = open_suite(tools / "apt" / SUITE, SUITE)
-    archives = apt.download(tuple(name for name in apt.resolve(PACKAGE) if _is_needed(name)))
-    staging = tools / f"bitcoind.partial-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        for archive in archives:
-            unpack(archive, staging)
-        manifest = _finish(staging, tuple(archive.name for archive in archives))
+    with one_at_a_time(tools / "bitcoind.lock"):
+        manifest = read_manifest(prefix)
+        if manifest is not None:
+            return manifest
+        staging = tools / "bitcoind.partial"
+        shutil.rmtree(staging, ignore_errors=True)
+        manifest = _fill(staging, tools / "apt" / SUITE)
         shutil.rmtree(prefix, ignore_errors=True)
         staging.rename(prefix)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    shutil.rmtree(tools / "apt" / SUITE, ignore_errors=True)
+        shutil.rmtree(tools / "apt" / SUITE, ignore_errors=True)
     return manifest
 
 
@@ -69,6 +64,14 @@ def _is_needed(archive_name: str) -> bool:
     """Keep the node and libraries; what packages want for set-up scripts (which never run here) stays out."""
     package = archive_name.split("_", 1)[0]
     return package == PACKAGE or (package.startswith("lib") and not package.startswith("libsystemd"))
+
+
+def _fill(staging: Path, work: Path) -> dict[str, object]:
+    apt = open_suite(work, SUITE)
+    archives = apt.download(tuple(name for name in apt.resolve(PACKAGE) if _is_needed(name)))
+    for archive in archives:
+        unpack(archive, staging)
+    return _finish(staging, tuple(archive.name for archive in archives))
 
 
 def _finish(staging: Path, archive_names: tuple[str, ...]) -> dict[str, object]:
