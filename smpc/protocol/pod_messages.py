@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from smpc.params import PROTOCOL_VERSION, Params
+from smpc.protocol.codec import encode
 from smpc.protocol.encoding import hash_fields
 from smpc.protocol.intents import Booking, Endorsement, Intent
 from smpc.types import (
@@ -35,6 +37,11 @@ DKG_SUITE: Final = "ChillDKG-secp256k1/0.3"
 """The ceremony suite every session id names."""
 
 
+def compute_protocol_hash(params: Params) -> bytes:
+    """Return the 32-byte hash of the protocol version and every parameter that two participants must share (V01)."""
+    return hash_fields("protocol", PROTOCOL_VERSION, encode(params))
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A signed message: who says what in which session."""
@@ -55,6 +62,8 @@ class Envelope:
 class SessionHeader:
     """Everything a session id binds; every request repeats it so that the receiver recomputes the id (V04)."""
 
+    protocol: bytes
+    """32 bytes: protocol version and every parameter (`compute_protocol_hash`, V01)."""
     suite: str
     network: Network
     group: GroupId
@@ -73,6 +82,7 @@ class SessionHeader:
         return SessionId(
             hash_fields(
                 "session",
+                self.protocol,
                 self.suite,
                 self.network,
                 self.group.epoch,
