@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import http.client
 import json
 import shutil
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 from coordinator.devnet.bitcoind_binary import BitcoindBinary, find_bitcoind
+from coordinator.devnet.parent_death import end_with_parent
 
 Json: TypeAlias = Any
 """A node's answer. Numbers with a fraction are Decimal, so that amounts are exact."""
@@ -34,8 +34,6 @@ _START_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.02
 _STOP_SECONDS: Final = 30.0
 _CALL_SECONDS: Final = 60.0
-_PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class RpcError(Exception):
@@ -162,7 +160,7 @@ class RegtestNode:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - calls one async-signal-safe function
+                preexec_fn=end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - prctl alone, safe after a fork
             )
         self._await_answer()
         return self
@@ -240,10 +238,6 @@ def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _encode_exactly(value: object) -> str:
