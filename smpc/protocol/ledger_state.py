@@ -120,6 +120,8 @@ class BurnEntry:
     status: BurnStatus
     ended: KaonHeight | None = None
     settled_by: Txid | None = None
+    raises: int = 0
+    """How often the fee limit was raised; bounded, because every raise changes what the booking must say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,289 @@
+"""The ledger: a pure, deterministic state machine over consensus-layer blocks (design.md sections 3.8, 6 and 7).
+
+A block is valid when it links to the one before, its proposer signed it and every record in it obeys the rules at its
+place; anything else is refused whole and changes nothing. After every record the money identity is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from smpc.curve import verify_schnorr
+from smpc.errors import BridgeError, Conflict, Halted, InvalidInput, Refused
+from smpc.params import Params
+from smpc.protocol import (
+    ledger_accounts,
+    ledger_bookings,
+    ledger_challenges,
+    ledger_epochs,
+    ledger_intents,
+    ledger_invoices,
+    ledger_root,
+)
+from smpc.protocol.intents import Booking, VaultEntry
+from smpc.protocol.ledger_events import LedgerEvent
+from smpc.protocol.ledger_state import AccountEntry, BurnEntry, EpochEntry, IntentEntry, InvoiceEntry
+from smpc.protocol.ledger_tables import LedgerTables, Money
+from smpc.protocol.records import (
+    AccountTransfer,
+    BookingRecorded,
+    BurnCancelled,
+    BurnRaised,
+    BurnRequested,
+    ChallengeRaised,
+    EpochAnnounced,
+    Genesis,
+    GroupKeyRecorded,
+    HostKeyAnnounced,
+    IntentDead,
+    IntentRecorded,
+    IntentWithdrawn,
+    InvoicesRecorded,
+    KaonBlock,
+    PreimageConfirmed,
+    Record,
+)
+from smpc.types import (
+    AccountKey,
+    BurnId,
+    ChildIndex,
+    EpochNumber,
+    FeeRate,
+    IdentityKey,
+    IntentId,
+    KaonHash,
+    KaonHeight,
+    Outpoint,
+    RecordId,
+    Sats,
+    Txid,
+)
+
+_RULES: Final[Mapping[type[Any], Callable[[LedgerTables, Any], None]]] = {
+    EpochAnnounced: ledger_epochs.apply_epoch_announced,
+    HostKeyAnnounced: ledger_epochs.apply_host_key_announced,
+    PreimageConfirmed: ledger_epochs.apply_preimage_confirmed,
+    GroupKeyRecorded: ledger_epochs.apply_group_key_recorded,
+    InvoicesRecorded: ledger_invoices.apply_invoices_recorded,
+    IntentRecorded: ledger_intents.apply_intent_recorded,
+    BookingRecorded: ledger_bookings.apply_booking_recorded,
+    IntentWithdrawn: ledger_bookings.apply_intent_withdrawn,
+    IntentDead: ledger_bookings.apply_intent_dead,
+    ChallengeRaised: ledger_challenges.apply_challenge_raised,
+    AccountTransfer: ledger_accounts.apply_account_transfer,
+    BurnRequested: ledger_accounts.apply_burn_requested,
+    BurnCancelled: ledger_accounts.apply_burn_cancelled,
+    BurnRaised: ledger_accounts.apply_burn_raised,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which candidates the next block can hold, in order, and why the others cannot."""
+
+    accepted: tuple[Record, ...]
+    refused: tuple[tuple[Record, BridgeError], ...]
+
+
+class Ledger:
+    """The consensus layer's state after the last applied block. The mappings are live, read-only views."""
+
+    def __init__(self, genesis: Genesis, params: Params) -> None:
+        if genesis.network != params.network:
+            raise InvalidInput(f"the genesis is for {genesis.network}, the parameters for {params.network}")
+        self._tables = LedgerTables(genesis, params)
+        self.genesis: Final = genesis
+        self.params: Final = params
+        tables = self._tables
+        self.epochs: Final[Mapping[EpochNumber, EpochEntry]] = MappingProxyType(tables.epochs)
+        self.invoices: Final[Mapping[tuple[EpochNumber, ChildIndex], InvoiceEntry]] = MappingProxyType(tables.invoices)
+        self.pegins: Final[Mapping[RecordId, tuple[tuple[EpochNumber, ChildIndex], ...]]] = MappingProxyType(
+            tables.pegins
+        )
+        self.intents: Final[Mapping[IntentId, IntentEntry]] = MappingProxyType(tables.intents)
+        self.challenges: Final[Mapping[IntentId, tuple[ChallengeRaised, ...]]] = MappingProxyType(tables.challenges)
+        self.burns: Final[Mapping[BurnId, BurnEntry]] = MappingProxyType(tables.burns)
+        self.vault: Final[Mapping[Outpoint, VaultEntry]] = MappingProxyType(tables.vault)
+        self.credited: Final[Mapping[Outpoint, Txid]] = MappingProxyType(tables.credited)
+        self.bookings: Final[Mapping[Txid, Booking]] = MappingProxyType(tables.bookings)
+        self.accounts: Final[Mapping[AccountKey, AccountEntry]] = MappingProxyType(tables.accounts)
+        self.records: Final[Mapping[RecordId, KaonHeight]] = MappingProxyType(tables.records)
+        """Every record ever applied, by id, with the height of its block."""
+
+    # -------------------------------------------------------------- blocks
+
+    def apply_block(self, block: KaonBlock) -> tuple[LedgerEvent, ...]:
+        """Apply the next block whole and return what it did; on any error nothing has changed.
+
+        CheckFailed-like errors of a bad header or record are `Refused`, `InvalidInput` or `Conflict`; Halted when the
+        money identity breaks.
+        """
+        self._check_header(block)
+        tables = self._tables
+        tables.mark()
+        try:
+            self._begin(block.height)
+            for record in block.records:
+                self._apply(record)
+            tables.head = replace(tables.head, block_hash=block.block_hash, time_millis=block.time_millis)
+        except BaseException:
+            tables.roll_back()
+            raise
+        tables.accept()
+        return tables.take_events()
+
+    def check_record(self, record: Record) -> None:
+        """Raise Refused, InvalidInput or Conflict when `record` alone could not stand in the next block."""
+        refused = self.select_records([record]).refused
+        if refused:
+            raise refused[0][1]
+
+    def select_records(self, candidates: Iterable[Record]) -> Selection:
+        """Try the candidates in order, each upon those accepted before it, as the next block would; changes nothing."""
+        accepted: list[Record] = []
+        refused: list[tuple[Record, BridgeError]] = []
+        tables = self._tables
+        tables.mark()
+        try:
+            self._begin(KaonHeight(self.height + 1))
+            for record in candidates:
+                try:
+                    self._apply_or_undo(record)
+                    accepted.append(record)
+                except (Refused, InvalidInput, Conflict) as reason:
+                    refused.append((record, reason))
+        finally:
+            tables.roll_back()
+        return Selection(tuple(accepted), tuple(refused))
+
+    # -------------------------------------------------------------- queries
+
+    @property
+    def height(self) -> KaonHeight:
+        """The height of the last applied block; 0 before the first."""
+        return self._tables.head.height
+
+    @property
+    def block_hash(self) -> KaonHash:
+        """The hash of the last applied block; the genesis hash before the first."""
+        return self._tables.head.block_hash
+
+    @property
+    def time_millis(self) -> int:
+        """The last applied block's time."""
+        return self._tables.head.time_millis
+
+    @property
+    def active_epoch(self) -> EpochNumber | None:
+        """The active epoch, once there is one."""
+        return self._tables.head.active_epoch
+
+    @property
+    def money(self) -> Money:
+        """The four sums of the money identity."""
+        return self._tables.money
+
+    @property
+    def supply(self) -> Sats:
+        """KBTC in all accounts, satoshi."""
+        return Sats(self._tables.money.supply)
+
+    @property
+    def open_burns(self) -> Sats:
+        """Payouts and fee limits of the open burns, satoshi."""
+        return Sats(self._tables.money.open_burns)
+
+    @property
+    def vault_total(self) -> Sats:
+        """Value of the booked vault outputs, satoshi."""
+        return Sats(self._tables.money.vault)
+
+    @property
+    def reserve(self) -> int:
+        """The reserve, satoshi; may be negative."""
+        return self._tables.money.reserve
+
+    @property
+    def fee_rate(self) -> FeeRate:
+        """The rate invoices and burns are priced at in the next block, sat/kvB."""
+        return ledger_invoices.compute_fee_rate(self._tables)
+
+    def get_account(self, key: AccountKey) -> AccountEntry:
+        """Return an account's balance and next nonce; an unused one has nothing and nonce 0."""
+        return self._tables.account(key)
+
+    def find_standing(self, outpoints: Iterable[Outpoint], burns: Iterable[BurnId]) -> tuple[IntentEntry, ...]:
+        """Return the intents that may still be mined and use one of these outpoints or burns, oldest first."""
+        return self._tables.find_standing(outpoints, burns)
+
+    def find_invoice_request(self, coordinator: IdentityKey, request_id: bytes) -> RecordId | None:
+        """Return the peg-in that a coordinator recorded under a request id."""
+        return self._tables.invoice_requests.get((coordinator, request_id))
+
+    def find_record(self, record_id: RecordId) -> KaonHeight | None:
+        """Return the height of the block that holds a record."""
+        return self._tables.records.get(record_id)
+
+    def compute_booking(self, intent_id: IntentId, epoch: EpochNumber | None = None) -> Booking:
+        """Return the one booking an intent can have as the ledger stands; Refused when it stands no more.
+
+        `epoch` signs it: the active one when not given.
+        """
+        signer = self._tables.require_active_epoch().number if epoch is None else epoch
+        return ledger_bookings.compute_booking(self._tables, intent_id, signer)
+
+    def compute_state_root(self) -> bytes:
+        """Return the 32-byte hash of the whole state; two replicas at one height agree on it."""
+        return ledger_root.compute_state_root(self._tables)
+
+    # -------------------------------------------------------------- inner steps
+
+    def _check_header(self, block: KaonBlock) -> None:
+        if block.height != self.height + 1:
+            raise Refused(f"block {block.height} does not follow block {self.height}", code="WRONG_HEIGHT")
+        if block.parent != self.block_hash:
+            raise Refused(f"block {block.height} does not link to {self.block_hash.hex()}", code="WRONG_PARENT")
+        if block.time_millis < self.time_millis:
+            raise Refused(f"block {block.height} is older than its parent", code="WRONG_TIME")
+        if not verify_schnorr(self.genesis.proposer, block.block_hash, block.signature):
+            raise Refused(f"block {block.height} is not signed by the proposer", code="BAD_SIGNATURE")
+
+    def _begin(self, height: KaonHeight) -> None:
+        tables = self._tables
+        tables.head = replace(tables.head, height=height, invoices_in_block=0)
+        ledger_epochs.begin_block(tables)
+
+    def _apply(self, record: Record) -> None:
+        tables = self._tables
+        network = getattr(record, "network", self.params.network)
+        if network != self.params.network:
+            raise Refused(f"the record is for {network}", rule="V01", code="WRONG_NETWORK")
+        record_id = record.record_id
+        if record_id in tables.records:
+            raise Conflict(f"record {record_id.hex()} stands in the ledger already", code="ALREADY_RECORDED")
+        _RULES[type(record)](tables, record)
+        tables.put(tables.records, record_id, tables.head.height)
+        tables.check_money()
+
+    def _apply_or_undo(self, record: Record) -> None:
+        self._tables.mark()
+        try:
+            self._apply(record)
+        except BaseException:
+            self._tables.roll_back()
+            raise
+        self._tables.accept()
+
+
+def replay(genesis: Genesis, params: Params, blocks: Sequence[KaonBlock]) -> Ledger:
+    """Return the ledger after `blocks`, from the first; Halted naming the first one that is not valid."""
+    ledger = Ledger(genesis, params)
+    for block in blocks:
+        try:
+            ledger.apply_block(block)
+        except (Refused, InvalidInput, Conflict) as fault:
+            raise Halted(f"block {block.height} is not valid: {fault.message}", remedy="restore the chain") from fault
+    return ledger

@@ -1,0 +1,166 @@
+"""Ledger rules of what ends an intent: the booking that mirrors it, a withdrawal, a death (money table, section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from smpc.curve import verify_schnorr
+from smpc.errors import Conflict, Refused
+from smpc.protocol.intents import Booking, Credit, Intent, IntentKind, VaultEntry
+from smpc.protocol.ledger_endorsements import SIGNING_ROLES
+from smpc.protocol.ledger_events import BurnMoved, DepositCredited, TransactionBooked
+from smpc.protocol.ledger_intents import end_intent, list_conflicts, require_standing
+from smpc.protocol.ledger_state import BurnStatus, IntentStatus
+from smpc.protocol.ledger_tables import LedgerTables
+from smpc.protocol.records import BookingRecorded, IntentDead, IntentWithdrawn
+from smpc.types import ChildIndex, EpochNumber, IntentId, Outpoint, Role, Sats, Signature
+
+VAULT_INDEX_START: Final = 0x10000000
+"""A vault output at position i has this child index + i (section 11, child ranges)."""
+
+
+def compute_booking(tables: LedgerTables, intent_id: IntentId, epoch: EpochNumber) -> Booking:
+    """Return the one booking a recorded intent can have as the ledger stands, to be signed by the groups of `epoch`.
+
+    Refused when the intent does not stand any more.
+    """
+    intent = require_standing(tables, intent_id).intent
+    is_transfer = intent.kind is IntentKind.TRANSFER
+    credited = tuple(_compute_credits(tables, intent)) if is_transfer else ()
+    fees = sum(item.fee_in for item in credited) + sum(tables.burns[burn.burn].fee for burn in intent.payments)
+    gain = fees - intent.fee
+    return Booking(
+        network=intent.network,
+        epoch=epoch,
+        intent=intent_id,
+        txid=intent.txid,
+        credits=credited,
+        settled=tuple(payment.burn for payment in intent.payments),
+        vault_spent=() if is_transfer else tuple(item.outpoint for item in intent.inputs),
+        vault_created=tuple(
+            VaultEntry(
+                outpoint=Outpoint(intent.txid, position),
+                value=value,
+                epoch=intent.target_epoch,
+                child=ChildIndex(VAULT_INDEX_START + position),
+            )
+            for position, value in enumerate(intent.vault_outputs)
+        ),
+        reserve_gain=Sats(max(gain, 0)),
+        reserve_loss=Sats(max(-gain, 0)),
+    )
+
+
+def apply_booking_recorded(tables: LedgerTables, record: BookingRecorded) -> None:
+    """Take a booking: signed by V and W of the active epoch or the one before, exactly what the intent did, once."""
+    booking = record.booking
+    if booking.txid in tables.bookings:
+        raise Conflict("this transaction is booked already", rule="V70", code="BOOKED")
+    active = tables.require_active_epoch().number
+    if booking.epoch not in {active, active - 1}:
+        raise Refused(f"epoch {booking.epoch} books no more: {active} is active", rule="V70", code="NOT_ACTIVE")
+    if booking != compute_booking(tables, booking.intent, booking.epoch):
+        raise Refused(
+            "the booking is not what the money table makes of the intent",
+            remedy="compute it again from the ledger as it stands",
+            rule="V70",
+            code="WRONG_BOOKING",
+        )
+    _check_once(tables, booking)
+    signatures = {Role.VALIDATOR: record.validator_signature, Role.WITNESS: record.witness_signature}
+    check_group_signatures(tables, booking.epoch, booking.digest, signatures)
+    _book(tables, booking)
+
+
+def apply_intent_withdrawn(tables: LedgerTables, record: IntentWithdrawn) -> None:
+    """Take back an intent whose own epoch's V and W say that no share was released and none will be."""
+    entry = require_standing(tables, record.intent)
+    if record.epoch != entry.intent.epoch:
+        raise Refused(f"only epoch {entry.intent.epoch} withdraws its intent", rule="V73", code="WRONG_EPOCH")
+    signatures = {Role.VALIDATOR: record.validator_signature, Role.WITNESS: record.witness_signature}
+    check_group_signatures(tables, record.epoch, record.digest, signatures)
+    end_intent(tables, entry, IntentStatus.WITHDRAWN)
+
+
+def apply_intent_dead(tables: LedgerTables, record: IntentDead) -> None:
+    """Take the active epoch's word that another buried transaction spent an input of the intent."""
+    entry = require_standing(tables, record.intent)
+    if record.epoch != tables.require_active_epoch().number:
+        raise Refused(f"epoch {record.epoch} is not active", rule="V73", code="NOT_ACTIVE")
+    if record.outpoint not in entry.intent.outpoints:
+        raise Refused(f"the intent does not spend {record.outpoint}", rule="V73", code="WRONG_INPUT")
+    if any(record.spender == other.intent.txid for other in tables.find_standing([record.outpoint], ())):
+        raise Refused(
+            "the spender is a recorded intent's own transaction",
+            remedy="book that transaction; its booking ends what conflicts with it",
+            rule="V73",
+            code="NOT_DEAD",
+        )
+    signatures = {Role.VALIDATOR: record.validator_signature, Role.WITNESS: record.witness_signature}
+    check_group_signatures(tables, record.epoch, record.digest, signatures)
+    end_intent(tables, entry, IntentStatus.DEAD, spender=record.spender)
+
+
+def check_group_signatures(
+    tables: LedgerTables, epoch: EpochNumber, digest: bytes, signatures: Mapping[Role, Signature]
+) -> None:
+    """Refuse a digest that the group keys of V and W of `epoch` did not both sign."""
+    groups = tables.epochs[epoch].groups
+    for role in SIGNING_ROLES:
+        if role not in groups or not verify_schnorr(groups[role].group_key[1:], digest, signatures[role]):
+            raise Refused(f"the {role} group of epoch {epoch} did not sign this", rule="V70", code="BAD_SIGNATURE")
+
+
+def _compute_credits(tables: LedgerTables, intent: Intent) -> list[Credit]:
+    found: list[Credit] = []
+    for item in intent.inputs:
+        terms = tables.invoices[intent.epoch, item.child].request.terms
+        found.append(Credit(item.outpoint, terms.recipient, item.value, terms.compute_fee_in(item.value)))
+    return found
+
+
+def _check_once(tables: LedgerTables, booking: Booking) -> None:
+    if any(credit.outpoint in tables.credited for credit in booking.credits):
+        raise Refused("a deposit is credited already", rule="V70", code="CREDITED")
+    if any(tables.burns[burn].status is not BurnStatus.OPEN for burn in booking.settled):
+        raise Refused("a burn is not open any more", rule="V70", code="BURN_NOT_OPEN")
+    if any(outpoint not in tables.vault for outpoint in booking.vault_spent):
+        raise Refused("a vault output is spent already", rule="V70", code="NOT_BOOKED")
+    if booking.credits and tables.money.reserve < 0:
+        raise Refused(
+            f"the reserve is {tables.money.reserve} sat: credits halt",
+            remedy="top the reserve up with a transfer to it",
+            rule="V70",
+            code="RESERVE_NEGATIVE",
+        )
+
+
+def _book(tables: LedgerTables, booking: Booking) -> None:
+    entry = tables.intents[booking.intent]
+    end_intent(tables, entry, IntentStatus.BOOKED)
+    for loser in list(list_conflicts(tables, entry.intent)):
+        end_intent(tables, loser, IntentStatus.DEAD, spender=booking.txid)
+    for credit in booking.credits:
+        _credit(tables, booking, credit)
+    for burn_id in booking.settled:
+        burn = tables.burns[burn_id]
+        settled = replace(burn, status=BurnStatus.SETTLED, ended=tables.head.height, settled_by=booking.txid)
+        tables.put_burn(settled)
+        tables.events.append(BurnMoved(burn_id, BurnStatus.SETTLED))
+    for outpoint in booking.vault_spent:
+        tables.drop_vault(outpoint)
+    for created in booking.vault_created:
+        tables.put_vault(created)
+    tables.move_reserve(booking.reserve_gain - booking.reserve_loss)
+    tables.put(tables.bookings, booking.txid, booking)
+    tables.events.append(TransactionBooked(booking.intent, booking.txid))
+
+
+def _credit(tables: LedgerTables, booking: Booking, credit: Credit) -> None:
+    account = tables.account(credit.recipient)
+    balance = Sats(account.balance + credit.value - credit.fee_in)
+    tables.put_account(credit.recipient, replace(account, balance=balance))
+    tables.put(tables.credited, credit.outpoint, booking.txid)
+    tables.events.append(DepositCredited(credit))

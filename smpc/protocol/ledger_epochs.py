@@ -1,0 +1,209 @@
+"""Ledger rules of epochs: draw, host keys, emergency preimage, certified group keys, activation (sections 4 and 6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from smpc.curve import is_valid_plain, verify_schnorr
+from smpc.errors import BridgeError, Conflict, Refused
+from smpc.protocol.election import ROLES, compute_genesis_seed, find_draw
+from smpc.protocol.ledger_destinations import derive_vault_scripts
+from smpc.protocol.ledger_events import EpochEntered, GroupKeyed, HostKeyKnown, PreimageOpened
+from smpc.protocol.ledger_state import EpochEntry, EpochState
+from smpc.protocol.ledger_tables import LedgerTables
+from smpc.protocol.records import (
+    EpochAnnounced,
+    GroupInfo,
+    GroupKeyRecorded,
+    HostKeyAnnounced,
+    PreimageConfirmed,
+    compute_ready_digest,
+)
+from smpc.threshold.dkg import verify_recovery_data
+from smpc.types import EpochNumber, GroupId, IdentityKey, Role
+
+MAX_SEALED: Final = 256
+"""Bytes of one sealed preimage, at most: an ephemeral key, a nonce, 32 bytes and an authentication tag fit well."""
+
+_KEYING: Final = frozenset({EpochState.ANNOUNCED, EpochState.KEYGEN})
+
+
+def begin_block(tables: LedgerTables) -> None:
+    """Activate the epoch that became standby in an earlier block (step 1: the standby rule is off)."""
+    if tables.head.active_epoch is not None:
+        return
+    for number, entry in tables.epochs.items():
+        if entry.state is EpochState.STANDBY:
+            _enter(tables, replace(entry, activated=tables.head.height), EpochState.ACTIVE)
+            tables.head = replace(tables.head, active_epoch=number)
+            return
+
+
+def apply_epoch_announced(tables: LedgerTables, record: EpochAnnounced) -> None:
+    """Take the proposer's announcement when its draw is the one everybody computes."""
+    if record.epoch != 0 or tables.epochs:
+        raise Refused(f"epoch {record.epoch} is not due", remedy="epochs turn from step 2 on", code="EPOCH_NOT_DUE")
+    seed = compute_genesis_seed(tables.genesis.genesis_hash, record.epoch)
+    draw = find_draw(tables.params, tables.genesis.validators, seed)
+    if draw is None or draw.members != record.members:
+        raise Refused("the members are not the ones the election draws", remedy="recompute the draw", code="WRONG_DRAW")
+    members = dict(record.members)
+    _check_sealed(record, members[Role.EMERGENCY])
+    entry = EpochEntry(
+        number=record.epoch,
+        state=EpochState.ANNOUNCED,
+        announced=tables.head.height,
+        activated=None,
+        members=members,
+        thresholds={role: tables.params.compute_threshold(len(keys)) for role, keys in members.items()},
+        preimage_hash=record.preimage_hash,
+        sealed_preimages=dict(record.sealed_preimages),
+        confirmed=frozenset(),
+        host_keys={},
+        groups={},
+    )
+    _enter(tables, entry, EpochState.ANNOUNCED)
+
+
+def apply_host_key_announced(tables: LedgerTables, record: HostKeyAnnounced) -> None:
+    """Take a member's ceremony host key: once per attempt, never used before, under the identity's signature."""
+    entry = _keying_epoch(tables, record.group.epoch)
+    role, identity = record.group.role, record.identity
+    members = entry.members[role]
+    if identity not in members:
+        raise Refused(f"{identity.hex()} is no member of {role} in epoch {entry.number}", code="NOT_A_MEMBER")
+    if role in entry.groups:
+        raise Conflict(f"the {role} group of epoch {entry.number} has its key already", code="GROUP_KEYED")
+    attempts = len(members) - entry.thresholds[role] + 1
+    if record.attempt >= attempts:
+        raise Refused(f"attempt {record.attempt} is beyond the {attempts} a ceremony has", code="TOO_MANY_ATTEMPTS")
+    _check_host_key(tables, record)
+    known = entry.host_keys.get((role, record.attempt), {})
+    if identity in known:
+        raise Conflict("this member announced its host key for this attempt already", code="HOST_KEY_KNOWN")
+    host_keys = {**entry.host_keys, (role, record.attempt): {**known, identity: record.host_key}}
+    tables.put(tables.used_host_keys, record.host_key, identity)
+    tables.events.append(HostKeyKnown(record.group, record.attempt, identity))
+    entry = replace(entry, host_keys=host_keys)
+    if entry.state is EpochState.ANNOUNCED:
+        _enter(tables, entry, EpochState.KEYGEN)
+    else:
+        tables.put(tables.epochs, entry.number, entry)
+
+
+def apply_preimage_confirmed(tables: LedgerTables, record: PreimageConfirmed) -> None:
+    """Take an emergency member's word that its sealed preimage opens to `h`."""
+    entry = _epoch(tables, record.epoch)
+    if record.identity not in entry.members[Role.EMERGENCY]:
+        raise Refused(f"{record.identity.hex()} is no emergency member of epoch {entry.number}", code="NOT_A_MEMBER")
+    if record.identity in entry.confirmed:
+        raise Conflict("this member confirmed its preimage already", code="PREIMAGE_CONFIRMED")
+    if not verify_schnorr(record.identity, record.digest, record.signature):
+        raise Refused("the confirmation's signature is not the member's", code="BAD_SIGNATURE")
+    tables.events.append(PreimageOpened(entry.number, record.identity))
+    _settle_keys(tables, replace(entry, confirmed=entry.confirmed | {record.identity}))
+
+
+def apply_group_key_recorded(tables: LedgerTables, record: GroupKeyRecorded) -> None:
+    """Take a certified group key: all `n` certificates, a proof that every share signs, and a key never seen before."""
+    entry = _keying_epoch(tables, record.group.epoch)
+    role = record.group.role
+    if role in entry.groups:
+        raise Conflict(f"the {role} group of epoch {entry.number} has its key already", code="GROUP_KEYED")
+    group = _read_certified_group(entry, record)
+    if group.group_key in tables.used_group_keys:
+        raise Refused("this group key was recorded before", remedy="run the ceremony again", code="KEY_REUSED")
+    _check_readiness(record, group)
+    tables.put(tables.used_group_keys, group.group_key, entry.number)
+    tables.events.append(GroupKeyed(record.group))
+    _settle_keys(tables, replace(entry, groups={**entry.groups, role: group}))
+
+
+def compute_ready_signatures_needed(size: int, threshold: int) -> int:
+    """Return how many overlapping subsets of `threshold` signers it takes to use every one of `size` shares."""
+    return -(-size // threshold)
+
+
+def _check_sealed(record: EpochAnnounced, emergency: tuple[IdentityKey, ...]) -> None:
+    if tuple(key for key, _ in record.sealed_preimages) != emergency:
+        raise Refused("the preimage must be sealed to every emergency member in order", code="WRONG_SEALED_PREIMAGES")
+    if any(not 0 < len(sealed) <= MAX_SEALED for _, sealed in record.sealed_preimages):
+        raise Refused(f"a sealed preimage has 1 to {MAX_SEALED} bytes", code="WRONG_SEALED_PREIMAGES")
+    if len(record.preimage_hash) != 32:
+        raise Refused("the preimage's hash has 32 bytes", code="WRONG_PREIMAGE_HASH")
+
+
+def _check_host_key(tables: LedgerTables, record: HostKeyAnnounced) -> None:
+    if not is_valid_plain(record.host_key):
+        raise Refused("the host key is not a compressed curve point", code="BAD_KEY")
+    if record.host_key in tables.used_host_keys:
+        raise Refused("this host key was announced before", remedy="derive one per ceremony", code="HOST_KEY_REUSED")
+    if not verify_schnorr(record.identity, record.digest, record.signature):
+        raise Refused("the announcement's signature is not the member's", code="BAD_SIGNATURE")
+
+
+def _read_certified_group(entry: EpochEntry, record: GroupKeyRecorded) -> GroupInfo:
+    role, members = record.group.role, entry.members[record.group.role]
+    known = entry.host_keys.get((role, record.attempt), {})
+    if any(identity not in known for identity in members):
+        raise Refused(f"not every {role} announced a host key for attempt {record.attempt}", code="HOST_KEYS_MISSING")
+    host_keys = tuple(known[identity] for identity in members)
+    try:
+        certified = verify_recovery_data(record.recovery_data, host_keys=host_keys, threshold=entry.thresholds[role])
+    except BridgeError as fault:
+        raise Refused(
+            f"the recovery data is not certified by all {len(members)} members: {fault.message}",
+            remedy="submit the recovery data of the finished ceremony, unchanged",
+            code="NOT_CERTIFIED",
+        ) from fault
+    return GroupInfo(
+        group=GroupId(entry.number, role),
+        members=members,
+        host_keys=host_keys,
+        threshold=entry.thresholds[role],
+        attempt=record.attempt,
+        group_key=certified.threshold_pubkey,
+        public_shares=certified.public_shares,
+        recovery_data=record.recovery_data,
+    )
+
+
+def _check_readiness(record: GroupKeyRecorded, group: GroupInfo) -> None:
+    needed = compute_ready_signatures_needed(len(group.members), group.threshold)
+    if len(set(record.ready_signatures)) != len(record.ready_signatures) or len(record.ready_signatures) < needed:
+        raise Refused(f"{needed} different key-ready signatures are needed", rule="V75", code="NOT_READY")
+    if len(record.ready_signatures) > len(group.members):
+        raise Refused("more key-ready signatures than members", rule="V75", code="NOT_READY")
+    digest = compute_ready_digest(record.network, record.group, record.attempt, record.recovery_data)
+    if not all(verify_schnorr(group.group_key[1:], digest, item) for item in record.ready_signatures):
+        raise Refused("a key-ready signature does not verify", rule="V75", code="BAD_SIGNATURE")
+
+
+def _settle_keys(tables: LedgerTables, entry: EpochEntry) -> None:
+    is_confirmed = len(entry.confirmed) >= entry.thresholds[Role.EMERGENCY]
+    if entry.state in _KEYING and is_confirmed and all(role in entry.groups for role in ROLES):
+        _enter(tables, entry, EpochState.STANDBY)
+        for script in derive_vault_scripts(tables.params, entry):
+            tables.put(tables.own_scripts, script, entry.number)
+    else:
+        tables.put(tables.epochs, entry.number, entry)
+
+
+def _enter(tables: LedgerTables, entry: EpochEntry, state: EpochState) -> None:
+    tables.put(tables.epochs, entry.number, replace(entry, state=state))
+    tables.events.append(EpochEntered(entry.number, state))
+
+
+def _epoch(tables: LedgerTables, number: EpochNumber) -> EpochEntry:
+    entry = tables.epochs.get(number)
+    if entry is None:
+        raise Refused(f"epoch {number} was never announced", code="UNKNOWN_EPOCH")
+    return entry
+
+
+def _keying_epoch(tables: LedgerTables, number: EpochNumber) -> EpochEntry:
+    entry = _epoch(tables, number)
+    if entry.state not in _KEYING:
+        raise Refused(f"epoch {number} is {entry.state}: its ceremonies are over", code="EPOCH_KEYED")
+    return entry
