@@ -30,6 +30,9 @@ KEEPALIVE_SECONDS: Final = 15.0
 CONNECT_SECONDS: Final = 5.0
 
 RPC_IN_WARMUP: Final = -28
+RPC_METHOD_NOT_FOUND: Final = -32601
+
+_LOG_REMEDY: Final = "look at the node's log"
 
 IDEMPOTENT: Final = frozenset(
     {
@@ -58,7 +61,8 @@ class RpcError(Unavailable):
     default_code = "BITCOIND_REFUSED_CALL"
 
     def __init__(self, method: str, rpc_code: int, rpc_message: str) -> None:
-        super().__init__(f"the Bitcoin node refused {method}: {rpc_message[:500]} ({rpc_code})")
+        remedy = "install Bitcoin Core or Knots 28 or later" if rpc_code == RPC_METHOD_NOT_FOUND else _LOG_REMEDY
+        super().__init__(f"the Bitcoin node refused {method}: {rpc_message[:500]} ({rpc_code})", remedy=remedy)
         self.rpc_code = rpc_code
         self.rpc_message = rpc_message
 
@@ -225,7 +229,7 @@ def _parse_body(status: int, body: bytes) -> JsonValue:
         if status < httpx.codes.BAD_REQUEST:
             raise
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise Unavailable(f"the Bitcoin node answered HTTP {status} without JSON", remedy="look at the node's log")
+        raise Unavailable(f"the Bitcoin node answered HTTP {status} without JSON", remedy=_LOG_REMEDY)
     raise ConfigError(
         f"what answers at the Bitcoin node's address says HTTP {status}", remedy="check the RPC host, port and wallet"
     )
