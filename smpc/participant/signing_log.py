@@ -1,0 +1,195 @@
+"""What this participant signed, on disk before the share leaves (design.md section 4, Signing log; rules V07, V09).
+
+Per outpoint and leaf, and per burn: for which intent and transaction; per tagged subject: which digest. A second,
+conflicting signature is refused except for a replacement and except when the first intent is void, withdrawn or dead
+[R3]. Per session: the request's hash and the very bytes answered. Every method waits for the disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from smpc.errors import ConfigError, Refused
+from smpc.host.sqlite import create_database, open_database, transaction
+from smpc.participant import review_log, signing_claims
+from smpc.participant.review_log import StoredEvidence, StoredReview
+from smpc.participant.signing_claims import OWN_SHARE, RECORDED, MessageClaim, SpendClaim, SpendConflict
+from smpc.participant.signing_tables import META, SCHEMA, SESSIONS, check_seals, insert_row
+from smpc.types import GroupId, IdentityKey, IntentId, KaonHeight, Network, Purpose, SessionId
+
+NOTHING: frozenset[IntentId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One session's request: `request_hash` (32 bytes) over its meaning, `request` as it was received, for evidence."""
+
+    session: SessionId
+    group: GroupId
+    request_hash: bytes
+    request: bytes
+    height: KaonHeight
+    """The consensus-layer height at which it arrived."""
+
+
+class SigningLog:
+    """The open log; one per participant. Thread safe."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(cls, path: Path, *, network: Network, identity: IdentityKey) -> Self:
+        """Create an empty log bound to one network and identity; Conflict when the file exists."""
+        connection = create_database(path, SCHEMA)
+        with transaction(connection):
+            insert_row(connection, META, ("network", network.value.encode()))
+            insert_row(connection, META, ("identity", identity))
+        return cls(connection)
+
+    @classmethod
+    def open(cls, path: Path, *, network: Network, identity: IdentityKey) -> Self:
+        """Open an existing log; NotFound, CheckFailed, ConfigError or Conflict with the remedy when it is unusable."""
+        connection = open_database(path, SCHEMA)
+        try:
+            check_seals(connection, path)
+            meta = dict(connection.execute("SELECT key, value FROM meta"))
+            if meta != {"network": network.value.encode(), "identity": identity}:
+                raise ConfigError(f"the signing log {path} belongs to another participant", remedy="use its own log")
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def find_answer(self, asked: Asked) -> bytes | None:
+        """Return the bytes answered to this very request before, or None when the session was never answered.
+
+        Any other request of an answered session is kept as evidence and Refused (NONCE_SPENT, rule V09).
+        """
+        with self._lock:
+            return self._find_answer(asked)
+
+    def record_share(
+        self,
+        asked: Asked,
+        response: bytes,
+        claim: SpendClaim,
+        *,
+        replaces: frozenset[IntentId] = NOTHING,
+        freed: frozenset[IntentId] = NOTHING,
+    ) -> bytes:
+        """Write down a share of a transaction; return the bytes to send once they are on disk.
+
+        `replaces`: the intents this one replaces. `freed`: intents that are void, withdrawn or dead. The bytes are the
+        earlier answer when the same request was answered meanwhile. Refused, with nothing written, on a conflict (V07,
+        V20), for an intent withdrawn here (V73), or a session answered otherwise (V09).
+        """
+        with self._lock:
+            known = self._find_answer(asked)
+            if known is not None:
+                return known
+            if signing_claims.is_withdrawn(self._connection, claim.intent):
+                raise Refused(
+                    "its withdrawal was signed here", code="INTENT_NOT_LIVE", rule="V73", remedy="propose anew"
+                )
+            for conflict in signing_claims.find_spend_conflicts(self._connection, claim, replaces | freed)[:1]:
+                text = f"{conflict.text} is taken by intent {conflict.intent.hex()}"
+                raise Refused(text, code=conflict.reason, rule=conflict.rule, remedy="see `peg explain`")
+            with transaction(self._connection):
+                self._insert_answer(asked, claim.purpose, claim.intent, response)
+                signing_claims.insert_spend_claim(self._connection, claim, OWN_SHARE, asked.height)
+            return response
+
+    def record_message(self, asked: Asked, response: bytes, claim: MessageClaim) -> bytes:
+        """Write down a share of a tagged message; return the bytes to send once they are on disk.
+
+        Refused, with nothing written, when another digest was signed for the subject (MESSAGE_CONFLICT, V07), when a
+        share of the intent to withdraw is out (SHARE_RELEASED, V73), or for a session answered otherwise (V09).
+        """
+        with self._lock:
+            known = self._find_answer(asked)
+            if known is not None:
+                return known
+            if claim.purpose is Purpose.WITHDRAWAL and self._has_released(IntentId(claim.subject)):
+                raise Refused("a share of it is out", code="SHARE_RELEASED", rule="V73", remedy="let it confirm")
+            with transaction(self._connection):
+                signing_claims.insert_message_claim(self._connection, asked.group, claim, asked.height)
+                self._insert_answer(asked, claim.purpose, claim.subject, response)
+            return response
+
+    def find_conflicts(
+        self, claim: SpendClaim, *, replaces: frozenset[IntentId] = NOTHING, freed: frozenset[IntentId] = NOTHING
+    ) -> tuple[SpendConflict, ...]:
+        """Return what of a claim is taken by a transaction that is neither itself, nor replaced by it, nor freed."""
+        with self._lock:
+            return signing_claims.find_spend_conflicts(self._connection, claim, replaces | freed)
+
+    def find_message(self, purpose: Purpose, group: GroupId, subject: bytes) -> bytes | None:
+        """Return the digest signed for a subject, or None."""
+        with self._lock:
+            return signing_claims.find_message_digest(self._connection, purpose, group, subject)
+
+    def has_released(self, intent: IntentId) -> bool:
+        """Tell whether any share of this intent's transaction was signed here (rule V73)."""
+        with self._lock:
+            return self._has_released(intent)
+
+    def merge_recorded_intents(self, claims: Iterable[SpendClaim], *, height: KaonHeight) -> int:
+        """Add what recorded intents take, as if signed, before this participant signs anything; return the rows added.
+
+        So a log that is new, or older than the chain, forbids what the ledger's intents forbid (case F12).
+        """
+        with self._lock, transaction(self._connection):
+            return sum(signing_claims.insert_spend_claim(self._connection, claim, RECORDED, height) for claim in claims)
+
+    def record_review(self, review: StoredReview) -> None:
+        """Keep a review with every finding, so that an operator can ask why."""
+        with self._lock, transaction(self._connection):
+            review_log.insert_review(self._connection, review)
+
+    def find_reviews(self, key: bytes, limit: int = 20) -> tuple[StoredReview, ...]:
+        """Return the newest reviews of a session id or a subject (intent id, digest), newest first."""
+        with self._lock:
+            return review_log.find_reviews(self._connection, key, limit)
+
+    def find_evidence(self, session: SessionId) -> tuple[StoredEvidence, ...]:
+        """Return the requests that contradict the one answered in a session, oldest first."""
+        with self._lock:
+            return review_log.find_evidence(self._connection, session)
+
+    def count_sessions(self) -> int:
+        """Return how many sessions were answered."""
+        with self._lock:
+            return int(self._connection.execute("SELECT count(*) FROM sessions").fetchone()[0])
+
+    def _find_answer(self, asked: Asked) -> bytes | None:
+        query = "SELECT request_hash, response FROM sessions WHERE session = ?"
+        row = self._connection.execute(query, (asked.session,)).fetchone()
+        if row is None:
+            return None
+        if row[0] == asked.request_hash:
+            return bytes(row[1])
+        with transaction(self._connection):
+            evidence = StoredEvidence(asked.session, asked.request_hash, asked.request, asked.height)
+            review_log.insert_evidence(self._connection, evidence)
+        text = "this session's nonce was used for another request"
+        raise Refused(text, code="NONCE_SPENT", rule="V09", remedy="start a new attempt")
+
+    def _insert_answer(self, asked: Asked, purpose: Purpose, subject: bytes, response: bytes) -> None:
+        group = (asked.group.epoch, asked.group.role.value)
+        values = (asked.session, *group, purpose.value, subject, asked.request_hash, response, asked.height)
+        insert_row(self._connection, SESSIONS, values)
+
+    def _has_released(self, intent: IntentId) -> bool:
+        return signing_claims.has_own_share(self._connection, intent)
