@@ -1,0 +1,202 @@
+"""A member's side of key ceremonies: ChillDKG's steps over sealed messages, one ceremony per group and attempt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from smpc.curve import SecretKey
+from smpc.errors import BridgeError, CoordinatorFault, UnattributedFault
+from smpc.participant.duties import compute_open_attempts
+from smpc.participant.mailroom import refuse
+from smpc.participant.shares import ShareRing
+from smpc.protocol.encoding import hash_fields
+from smpc.protocol.ledger_state import EpochEntry
+from smpc.protocol.pod_messages import (
+    DKG_SUITE,
+    DkgFault,
+    DkgFinalizeRequest,
+    DkgInvestigateRequest,
+    DkgRecoverRequest,
+    DkgReply,
+    DkgStep1Request,
+    DkgStep2Request,
+    Refusal,
+    SessionHeader,
+)
+from smpc.threshold.dkg import (
+    ParticipantState1,
+    ParticipantState2,
+    SessionParams,
+    ShareFault,
+    participant_finalize,
+    participant_investigate,
+    participant_step1,
+    participant_step2,
+)
+from smpc.types import Attempt, GroupId, HostKey, KaonHeight, Network, SessionId
+
+log = structlog.get_logger()
+
+Outcome = DkgReply | DkgFault | Refusal
+
+
+@dataclass(slots=True)
+class _Ceremony:
+    """One running ceremony: where it stands, and the answers given so that a repeated request gets the same one."""
+
+    params: SessionParams
+    state1: ParticipantState1 | None = None
+    state2: ParticipantState2 | None = None
+    fault: ShareFault | None = None
+    answers: dict[bytes, Outcome] = field(default_factory=dict)
+
+
+def compute_dkg_subject(network: Network, group: GroupId, attempt: Attempt, host_keys: tuple[HostKey, ...]) -> bytes:
+    """Return the 32 bytes a ceremony's session id names: the network, group, attempt and every host key."""
+    return hash_fields("dkg-subject", network, group.epoch, group.role, attempt, list(host_keys))
+
+
+class Ceremonies:
+    """Runs this member's part of every ceremony the ledger announces; states live in memory only."""
+
+    def __init__(self, ring: ShareRing, network: Network) -> None:
+        self._ring = ring
+        self._network = network
+        self._running: dict[SessionId, _Ceremony] = {}
+        self._begun: dict[tuple[GroupId, Attempt], SessionId] = {}
+
+    def step1(self, request: DkgStep1Request, epoch: EpochEntry | None, height: KaonHeight) -> Outcome:
+        """Begin a ceremony: check it against the ledger, draw fresh randomness, answer with the first message."""
+        header = request.header
+        refusal = self._review(request, epoch, height)
+        if refusal is not None:
+            return refusal
+        running = self._running.get(header.session_id)
+        if running is not None:
+            return running.answers[b"step1"]
+        secret = self._secret(header)
+        params = SessionParams(request.host_keys, request.threshold)
+        state, message = participant_step1(secret, params, os.urandom(32))
+        answer = DkgReply(message)
+        self._supersede(header)
+        self._running[header.session_id] = _Ceremony(params, state1=state, answers={b"step1": answer})
+        log.info("ceremony.begun", epoch=header.group.epoch, role=header.group.role, attempt=header.attempt)
+        return answer
+
+    def step2(self, request: DkgStep2Request) -> Outcome:
+        """Check all commitments and the own share, and sign the transcript."""
+        return self._answer(request.header, b"step2" + request.message, lambda it: self._step2(it, request))
+
+    def finalize(self, request: DkgFinalizeRequest) -> Outcome:
+        """Accept the certificate and hold the share; the answer is the public recovery data."""
+        return self._answer(request.header, b"finalize" + request.message, lambda it: self._finalize(it, request))
+
+    def investigate(self, request: DkgInvestigateRequest) -> Outcome:
+        """Name whose share did not fit, from the relay's investigation message."""
+        return self._answer(request.header, b"investigate" + request.message, lambda it: _investigate(it, request))
+
+    def recover(self, request: DkgRecoverRequest) -> Outcome:
+        """Restore a share from recovery data; without any, hand out that of a ceremony finished here.
+
+        Recovery data is public, so a relay that lost it asks any member.
+        """
+        header = request.header
+        if not request.recovery_data:
+            held = self._ring.find_pending(header.group, header.attempt)
+            return DkgReply(held.recovery_data if held is not None else b"")
+        try:
+            self._ring.restore(header.group, header.attempt, request.recovery_data)
+        except BridgeError as error:
+            return DkgFault((), is_proven=False, code=error.code, message=error.message)
+        return DkgReply(b"")
+
+    def _answer(self, header: SessionHeader, question: bytes, answer: Callable[[_Ceremony], Outcome]) -> Outcome:
+        ceremony = self._running.get(header.session_id)
+        if ceremony is None:
+            return refuse("V09", "SESSION_SEEN", "no such ceremony is open here; a restart ends open ceremonies")
+        if question not in ceremony.answers:
+            ceremony.answers[question] = answer(ceremony)
+        return ceremony.answers[question]
+
+    def _step2(self, ceremony: _Ceremony, request: DkgStep2Request) -> Outcome:
+        if ceremony.state1 is None:
+            return refuse("V09", "SESSION_SEEN", "this ceremony's step 2 was answered for another message")
+        state, ceremony.state1 = ceremony.state1, None
+        try:
+            ceremony.state2, signature = participant_step2(
+                self._secret(request.header), state, request.message, os.urandom(32)
+            )
+        except ShareFault as fault:
+            ceremony.fault = fault
+            return _to_fault(fault)
+        except BridgeError as error:
+            return _to_fault(error)
+        return DkgReply(signature)
+
+    def _finalize(self, ceremony: _Ceremony, request: DkgFinalizeRequest) -> Outcome:
+        if ceremony.state2 is None:
+            return refuse("V09", "SESSION_SEEN", "this ceremony has no transcript to certify")
+        try:
+            output = participant_finalize(ceremony.state2, request.message)
+        except BridgeError as error:
+            return _to_fault(error)
+        header = request.header
+        self._ring.keep_pending(header.group, header.attempt, output)
+        log.info("ceremony.certified", epoch=header.group.epoch, role=header.group.role, attempt=header.attempt)
+        return DkgReply(output.recovery_data)
+
+    def _supersede(self, header: SessionHeader) -> None:
+        """Keep one running ceremony per group and attempt: a relay that lost its state begins again."""
+        earlier = self._begun.pop((header.group, header.attempt), None)
+        if earlier is not None:
+            self._running.pop(earlier, None)
+        self._begun[header.group, header.attempt] = header.session_id
+
+    def _review(self, request: DkgStep1Request, epoch: EpochEntry | None, height: KaonHeight) -> Refusal | None:
+        header = request.header
+        if header.suite != DKG_SUITE or header.network != self._network or header.purpose is not None:
+            return refuse("V04", "SESSION_ID_MISMATCH", "the header is not a key ceremony's of this network")
+        if epoch is None or self._ring.identity not in epoch.members.get(header.group.role, ()):
+            return refuse("V06", "WRONG_GROUP", "I am no member of this group")
+        if header.group.role in epoch.groups:
+            return refuse("V06", "EPOCH_CLOSED", "this group's key is recorded already")
+        if header.attempt >= compute_open_attempts(epoch, header.group.role, height):
+            return refuse("V06", "KEY_NOT_READY", f"attempt {header.attempt} is not open yet")
+        return self._review_members(request, epoch)
+
+    def _review_members(self, request: DkgStep1Request, epoch: EpochEntry) -> Refusal | None:
+        header = request.header
+        role = header.group.role
+        announced = epoch.host_keys.get((role, header.attempt), {})
+        expected = tuple(announced.get(member) for member in epoch.members[role])
+        if request.host_keys != expected:
+            return refuse("V06", "WRONG_GROUP", "the host keys are not the group's as announced on the consensus layer")
+        if request.threshold != epoch.thresholds[role]:
+            return refuse("V06", "WRONG_GROUP", f"the threshold is {epoch.thresholds[role]}, never another")
+        subject = compute_dkg_subject(self._network, header.group, header.attempt, request.host_keys)
+        if header.subject != subject:
+            return refuse("V04", "SESSION_ID_MISMATCH", "the session names another ceremony")
+        return None
+
+    def _secret(self, header: SessionHeader) -> SecretKey:
+        return self._ring.derive_host_secret(header.group, header.attempt)
+
+
+def _investigate(ceremony: _Ceremony, request: DkgInvestigateRequest) -> Outcome:
+    if ceremony.fault is None:
+        return DkgFault((), is_proven=False, code="NOTHING_TO_INVESTIGATE", message="my share fitted")
+    try:
+        participant_investigate(ceremony.fault, request.message)
+    except BridgeError as error:
+        return _to_fault(error)
+
+
+def _to_fault(error: BridgeError) -> DkgFault:
+    """Say whom the finding names. A member alone never proves: it cannot tell a sender from the relay."""
+    suspects = error.suspects if isinstance(error, UnattributedFault) else ()
+    code = "COORDINATOR_FAULT" if isinstance(error, CoordinatorFault) and not error.code else error.code
+    return DkgFault(suspects, is_proven=False, code=code, message=error.message)
