@@ -230,10 +230,11 @@ class CommitRequest:
 
 @dataclass(frozen=True, slots=True)
 class CommitReply:
-    """One public nonce per message, in the order of the transaction's inputs."""
+    """The member's public nonces."""
 
     position: int
-    nonces: tuple[bytes, ...]
+    nonces: bytes
+    """130 bytes per message, joined in the order of the transaction's inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,15 +244,17 @@ class SignRequest:
     header: SessionHeader
     signers: tuple[int, ...]
     """0-based positions in the group, ascending."""
-    aggregate_nonces: tuple[bytes, ...]
+    aggregate_nonces: bytes
+    """130 bytes per message, joined in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignReply:
-    """One 32-byte partial signature per message."""
+    """The member's partial signatures."""
 
     position: int
-    shares: tuple[bytes, ...]
+    shares: bytes
+    """32 bytes per message, joined in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
