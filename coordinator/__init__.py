@@ -1,0 +1,1 @@
+"""The coordinator: finds work, builds transactions, relays ceremonies and broadcasts. Trusted with nothing but liveness."""

@@ -1,0 +1,1 @@
+"""Real processes: bitcoind, store, devchain, pods, coordinator."""
