@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final, assert_never
 
 import structlog
@@ -65,7 +65,7 @@ class BitcoinFollower:
         """Look at the node now instead of at the end of the interval. Safe to call at any time, any number of times."""
         self._woken.set()
 
-    async def follow(self) -> AsyncIterator[ChainEvent]:
+    async def follow(self) -> AsyncGenerator[ChainEvent, None]:
         """Yield events for ever. An unavailable node is waited for; Halted, ConfigError and CheckFailed end it."""
         while True:
             event = await self._find_event_or_none()
@@ -74,7 +74,7 @@ class BitcoinFollower:
                 continue
             await self._rest()
 
-    async def catch_up(self) -> AsyncIterator[ChainEvent]:
+    async def catch_up(self) -> AsyncGenerator[ChainEvent, None]:
         """Yield events until the cursor stands on the node's tip. Errors of the node pass through."""
         while (event := await self._find_event()) is not None:
             yield event
