@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final
 
 from smpc.errors import InvalidInput
@@ -19,17 +21,15 @@ def parse_btc(value: str | Decimal | int) -> Sats:
     InvalidInput for a negative amount, a fraction of a satoshi, more than 21 million BTC, and a float (parse JSON with
     `parse_float=str` or `Decimal`).
     """
-    scaled = _read_decimal(value).scaleb(8)
-    sats = int(scaled)
-    if scaled != sats or not 0 <= sats <= MAX_MONEY:
+    sats = _read_exactly(value) * _COIN
+    if sats.denominator != 1 or not 0 <= sats <= MAX_MONEY:
         raise InvalidInput(f"{value} BTC is no whole number of satoshi between 0 and 21 million BTC")
-    return Sats(sats)
+    return Sats(int(sats))
 
 
 def parse_fee_rate(value: str | Decimal | int) -> FeeRate:
     """Return a fee rate in sat/kvB from the node's BTC/kvB, rounded up; InvalidInput as for `parse_btc`."""
-    scaled = _read_decimal(value).scaleb(8)
-    rate = -int(-scaled // 1)
+    rate = math.ceil(_read_exactly(value) * _COIN)
     if not 0 <= rate <= MAX_MONEY:
         raise InvalidInput(f"{value} BTC/kvB is no fee rate")
     return FeeRate(rate)
@@ -40,8 +40,8 @@ def to_btc(sats: Sats) -> str:
     return f"{sats // _COIN}.{sats % _COIN:08d}"
 
 
-def _read_decimal(value: str | Decimal | int) -> Decimal:
+def _read_exactly(value: str | Decimal | int) -> Fraction:
     text = str(value)
     if isinstance(value, bool | float) or not _DECIMAL.fullmatch(text):
         raise InvalidInput(f"amount must be a plain decimal number of BTC, got {text[:40]!r}")
-    return Decimal(text)
+    return Fraction(text)
