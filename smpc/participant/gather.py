@@ -1,0 +1,195 @@
+"""Gathers a participant's own facts before it judges: its bitcoind, its ledger replica, its signing log.
+
+Nothing a proposer says enters here, except which outpoints to look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from itertools import islice
+from typing import Final, TypeVar
+
+from pegin.invoice import build_invoice_tree
+from pegin.vault import find_epoch_keys
+from smpc.bitcoin.address import to_address
+from smpc.bitcoin.transaction import parse_transaction
+from smpc.errors import BridgeError
+from smpc.node.ports import BitcoinNode
+from smpc.protocol.facts import (
+    BookingFacts,
+    EndFacts,
+    Facts,
+    InputFacts,
+    LedgerView,
+    NodeFacts,
+    SessionFacts,
+    StandingFacts,
+    TransactionFacts,
+)
+from smpc.protocol.intents import Booking, Intent
+from smpc.types import BtcHeight, IntentId, Outpoint, Script, Txid, to_display_hex
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+MAX_QUESTIONS: Final = 16
+"""Questions to one's own node at a time; a bitcoind answers with a few threads."""
+
+FEE_TARGET_BLOCKS: Final = 3
+"""The estimate rule V18 asks for."""
+
+
+class WatchedScripts:
+    """The deposit scripts of every recorded invoice, kept up with the ledger as it grows."""
+
+    def __init__(self) -> None:
+        self._scripts: set[Script] = set()
+        self._seen = 0
+
+    def refresh(self, ledger: LedgerView) -> Container[Script]:
+        """Add what was recorded since the last call; invoices are never removed."""
+        for (epoch, _), entry in islice(ledger.invoices.items(), self._seen, None):
+            keys = find_epoch_keys(ledger.epochs, epoch)
+            self._scripts.add(build_invoice_tree(keys, entry.request.terms).script)
+        self._seen = len(ledger.invoices)
+        return self._scripts
+
+
+class FactGatherer:
+    """Asks this operator's own node and ledger; keeps only when it first saw each intent unconfirmed."""
+
+    def __init__(
+        self, node: BitcoinNode, *, blocklist: frozenset[str] = frozenset(), clock: Callable[[], float] = time.time
+    ) -> None:
+        self._node = node
+        self._blocklist = blocklist
+        self._clock = clock
+        self._watched = WatchedScripts()
+        self._first_seen: dict[IntentId, BtcHeight] = {}
+
+    async def gather_node(self) -> NodeFacts:
+        """Return the state of my own bitcoind."""
+        tip = await self._node.fetch_tip()
+        return NodeFacts(
+            chain=tip.chain,
+            is_synced=tip.is_synced,
+            height=tip.height,
+            tip_time=tip.time,
+            now=int(self._clock()),
+            fee_estimate=await self._node.estimate_fee_rate(FEE_TARGET_BLOCKS),
+        )
+
+    async def gather_intent(
+        self, ledger: LedgerView, session: SessionFacts, intent: Intent, conflicts: tuple[str, ...]
+    ) -> Facts:
+        """Return everything a transfer or payout is judged by."""
+        node = await self.gather_node()
+        self._first_seen.setdefault(intent.intent_id, node.height)
+        inputs = await _ask_all(sorted(intent.outpoints), lambda outpoint: self._find_input(ledger, outpoint))
+        standing = [await self._gather_standing(ledger, older, node.height) for older in intent.replaces]
+        return Facts(
+            session=session,
+            node=node,
+            final_height=ledger.height,
+            inputs={outpoint: facts for outpoint, facts in inputs.items() if facts is not None},
+            conflicts=conflicts,
+            standing=tuple(facts for facts in standing if facts is not None),
+            own_scripts=self._watched.refresh(ledger),
+        )
+
+    async def gather_booking(self, ledger: LedgerView, session: SessionFacts, booking: Booking) -> BookingFacts:
+        """Return everything a booking is judged by."""
+        node = await self.gather_node()
+        entry = ledger.intents.get(booking.intent)
+        parents = sorted({outpoint.txid for outpoint in entry.intent.outpoints}) if entry is not None else []
+        heights = await _ask_all(parents, self._find_height)
+        return BookingFacts(
+            session=session,
+            node=node,
+            final_height=ledger.height,
+            transaction=await self._gather_transaction(booking.txid),
+            input_heights={
+                outpoint: height
+                for outpoint in (entry.intent.outpoints if entry is not None else ())
+                if (height := heights[outpoint.txid]) is not None
+            },
+        )
+
+    async def gather_end(
+        self, ledger: LedgerView, session: SessionFacts, *, has_released_share: bool, spender: Txid | None
+    ) -> EndFacts:
+        """Return what a withdrawal or a dead intent is judged by."""
+        return EndFacts(
+            session=session,
+            node=await self.gather_node(),
+            final_height=ledger.height,
+            has_released_share=has_released_share,
+            spender=None if spender is None else await self._gather_transaction(spender),
+        )
+
+    async def _find_input(self, ledger: LedgerView, outpoint: Outpoint) -> InputFacts | None:
+        found = await self._node.fetch_output(outpoint, include_mempool=False)
+        spender = None if found is None else await self._node.fetch_mempool_spender(outpoint)
+        if found is None:
+            found = await self._node.fetch_output(outpoint, include_mempool=True)
+        if found is None:
+            return None
+        return InputFacts(
+            outpoint=outpoint,
+            value=found.value,
+            script=found.script,
+            confirmations=found.confirmations,
+            is_coinbase=found.is_coinbase,
+            spender=spender,
+            is_blocked=self._is_blocked(ledger, outpoint, found.script),
+        )
+
+    def _is_blocked(self, ledger: LedgerView, outpoint: Outpoint, script: Script) -> bool:
+        if not self._blocklist:
+            return False
+        names = {str(outpoint), to_display_hex(outpoint.txid), script.hex()}
+        with contextlib.suppress(BridgeError):
+            names.add(to_address(script, ledger.params.network))
+        return not names.isdisjoint(self._blocklist)
+
+    async def _gather_standing(self, ledger: LedgerView, older: IntentId, height: BtcHeight) -> StandingFacts | None:
+        entry = ledger.intents.get(older)
+        if entry is None:
+            return None
+        found = await self._node.fetch_transaction(entry.intent.txid)
+        if found is None or found.mempool is None:
+            return StandingFacts(older, waiting_blocks=max(0, height - self._first_seen.setdefault(older, height)))
+        waiting = max(0, height - found.mempool.entered)
+        return StandingFacts(older, waiting, mempool_fee=found.mempool.fee, mempool_vsize=found.mempool.vsize)
+
+    async def _gather_transaction(self, txid: Txid) -> TransactionFacts | None:
+        found = await self._node.fetch_transaction(txid)
+        if found is None or found.height is None:
+            return None
+        spends = tuple(item.outpoint for item in parse_transaction(found.raw).inputs)
+        return TransactionFacts(txid, spends, found.confirmations, found.height)
+
+    async def _find_height(self, txid: Txid) -> BtcHeight | None:
+        found = await self._node.fetch_transaction(txid)
+        return None if found is None else found.height
+
+
+async def _ask_all(keys: Iterable[K], ask: Callable[[K], Awaitable[T]]) -> Mapping[K, T]:
+    """Ask about every key, a few at a time; the first failure ends the rest."""
+    answers: dict[K, T] = {}
+    gate = asyncio.Semaphore(MAX_QUESTIONS)
+
+    async def ask_one(key: K) -> None:
+        async with gate:
+            answers[key] = await ask(key)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for key in keys:
+                group.create_task(ask_one(key))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return answers
