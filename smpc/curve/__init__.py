@@ -16,6 +16,7 @@ from smpc.curve.points import (
     MalformedPoint,
     Point,
     multiply_generator,
+    sum_encoded_columns,
     sum_encoded_points,
     sum_points,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "reduce_scalar",
     "sign_schnorr",
     "start_tagged_hash",
+    "sum_encoded_columns",
     "sum_encoded_points",
     "sum_points",
     "sum_secrets",

@@ -180,6 +180,31 @@ def sum_encoded_points(encodings: Sequence[bytes]) -> Point:
     return _combine(raws)
 
 
+def sum_encoded_columns(rows: Sequence[bytes], columns: int) -> tuple[Point, ...]:
+    """Sum many points column by column: each row is `columns` encoded points joined, 33 or 65 bytes each.
+
+    The hot loop of a signing session's coordinator, so it parses into one reused array. MalformedPoint with the row's
+    index for a malformed point; all rows of a length that fits neither size are malformed.
+    """
+    count = len(rows)
+    if count == 0:
+        return (Point(),) * columns
+    sizes = [33 if len(row) == 33 * columns else 65 for row in rows]
+    array = FFI.new("secp256k1_pubkey[]", count)
+    raws = [array + place for place in range(count)]
+    pointers = FFI.new("secp256k1_pubkey *[]", raws)
+    parse, combine, context = LIB.secp256k1_ec_pubkey_parse, LIB.secp256k1_ec_pubkey_combine, CONTEXT
+    sums = []
+    for column in range(columns):
+        for index, (raw, row, size) in enumerate(zip(raws, rows, sizes, strict=True)):
+            data = row[column * size : column * size + size]
+            if len(data) != size or (size == 65 and data[0] != 4) or not parse(context, raw, data, size):
+                raise MalformedPoint(f"row {index}, column {column} is not a curve point", index=index)
+        total = FFI.new("secp256k1_pubkey *")
+        sums.append(Point(total) if combine(context, total, pointers, count) else Point())
+    return tuple(sums)
+
+
 def _combine(raws: list[Any]) -> Point:
     # The output is a buffer of its own: ec_pubkey_combine must not write over one of its inputs.
     total = FFI.new("secp256k1_pubkey *")

@@ -67,7 +67,7 @@ def derive_child_tweak(group_key: PlainKey, index: ChildIndex) -> bytes:
 
 def derive_child_point(group_key: PlainKey, index: ChildIndex) -> Point:
     """Return the child key as a point: group key + tweak * G; InvalidInput when the group key is not on the curve."""
-    return _parse_group_key(group_key).add_generator(int.from_bytes(derive_child_tweak(group_key, index), "big"))
+    return parse_group_key(group_key).add_generator(int.from_bytes(derive_child_tweak(group_key, index), "big"))
 
 
 def derive_child_key(group_key: PlainKey, index: ChildIndex) -> PlainKey:
@@ -81,8 +81,8 @@ def derive_child_xonly(group_key: PlainKey, index: ChildIndex) -> XOnlyKey:
 
 
 @functools.lru_cache(maxsize=512)
-def _parse_group_key(group_key: PlainKey) -> Point:
-    # A handful of group keys derive every address there is; each costs its square root once.
+def parse_group_key(group_key: PlainKey) -> Point:
+    """Parse a group key; each costs its square root once, though it derives thousands of children."""
     return Point.from_bytes(group_key)
 
 

@@ -16,10 +16,11 @@ def compute_coefficients(positions: tuple[int, ...]) -> tuple[int, ...]:
     """
     if len(set(positions)) != len(positions):
         raise InvalidInput("a signer occurs twice")
-    return tuple(_compute_coefficient(positions, position) for position in positions)
+    return tuple(compute_coefficient(positions, position) for position in positions)
 
 
-def _compute_coefficient(positions: tuple[int, ...], own: int) -> int:
+def compute_coefficient(positions: tuple[int, ...], own: int) -> int:
+    """Return the coefficient of the member at `own`, one of the distinct `positions`."""
     numerator = denominator = 1
     for position in positions:
         if position != own:
