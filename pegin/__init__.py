@@ -1,1 +1,1 @@
-"""Package."""
+"""Peg-in: invoices, deposits, their transfer and credit, in the rhythm model, build, review, lifecycle."""

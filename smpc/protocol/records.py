@@ -141,14 +141,12 @@ class GroupKeyRecorded:
 
 def compute_ready_digest(network: Network, group: GroupId, attempt: Attempt, recovery_data: bytes) -> bytes:
     """Return the 32-byte tagged hash `KAON/ready` that proves a new key usable (key readiness ladder)."""
-    return hash_fields(
-        "ready",
-        network,
-        group.epoch,
-        group.role,
-        attempt,
-        hash_fields("recovery-data", recovery_data),
-    )
+    return compute_ready_digest_of(network, group, attempt, hash_fields("recovery-data", recovery_data))
+
+
+def compute_ready_digest_of(network: Network, group: GroupId, attempt: Attempt, recovery_hash: bytes) -> bytes:
+    """Return the same digest from the 32-byte tagged hash `KAON/recovery-data`."""
+    return hash_fields("ready", network, group.epoch, group.role, attempt, recovery_hash)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+"""Reviews bookings: is the transaction deep enough by my node, and is the entry what the money table says (V70)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from smpc.errors import BridgeError
+from smpc.params import Params
+from smpc.protocol.facts import BookingFacts, LedgerView, TransactionFacts
+from smpc.protocol.intents import Booking, Intent, IntentKind
+from smpc.protocol.review import Review, Stage, Verdict
+from smpc.protocol.session_checks import judge_node, judge_session
+from smpc.types import BtcHeight, Outpoint, Purpose
+
+
+def review_booking(ledger: LedgerView, facts: BookingFacts, booking: Booking) -> Verdict:
+    """Judge whether my group may sign a booking, of a transfer or a payout."""
+    review = Review(Stage.SIGN, Purpose.BOOKING)
+    judge_session(review, facts.session, ledger, booking.digest, booking.epoch)
+    judge_node(review, facts.node, ledger.params)
+    active = ledger.active_epoch
+    in_turn = active is not None and booking.epoch in {active, active - 1}
+    review.require("V70", in_turn, f"epoch {booking.epoch} books nothing: {active} is active")
+    is_new = booking.txid not in ledger.bookings
+    review.require("V70", is_new, "the transaction is booked already", reason="ALREADY_BOOKED")
+    entry = ledger.intents.get(booking.intent)
+    if entry is None or entry.recorded > facts.final_height:
+        review.require("V70", False, "the intent is not in a final block", reason="INTENT_UNKNOWN")
+        return review.to_verdict()
+    _judge_content(review, ledger, booking)
+    _judge_depth(review, ledger.params, facts, entry.intent)
+    return review.to_verdict()
+
+
+def compute_booking_depth(
+    params: Params, intent: Intent, height: BtcHeight, input_heights: Mapping[Outpoint, BtcHeight]
+) -> int:
+    """Return how deep a transaction mined at `height` must be before it is booked.
+
+    A payout needs `confirmations`. A transfer needs `credit_confirmations`, but `confirmations` when a refund of one of
+    its inputs was open, or within `confirmations` blocks of opening, in the block that mined it [R8]: a reorg could
+    then put the refund in its place. An input whose height is unknown counts as such.
+    """
+    if intent.kind is not IntentKind.TRANSFER:
+        return params.confirmations
+    opens = [
+        input_heights[item.outpoint] + params.refund_csv for item in intent.inputs if item.outpoint in input_heights
+    ]
+    is_known = len(opens) == len(intent.inputs)
+    is_safe = is_known and all(opening - height > params.confirmations for opening in opens)
+    return params.credit_confirmations if is_safe else params.confirmations
+
+
+def _judge_content(review: Review, ledger: LedgerView, booking: Booking) -> None:
+    try:
+        expected = replace(ledger.compute_booking(booking.intent), epoch=booking.epoch)
+    except BridgeError as refused:
+        review.require("V70", False, refused.message, reason="ALREADY_BOOKED")
+        return
+    review.require("V70", booking == expected, "the booking is not what the money table says of the intent")
+    twice = [credit.outpoint for credit in booking.credits if credit.outpoint in ledger.credited]
+    review.require("V70", not twice, f"{twice[:1]} is credited already", reason="ALREADY_BOOKED")
+
+
+def _judge_depth(review: Review, params: Params, facts: BookingFacts, intent: Intent) -> None:
+    mined: TransactionFacts | None = facts.transaction
+    if (
+        mined is None
+        or mined.height is None
+        or mined.txid != intent.txid
+        or frozenset(mined.spends) != intent.outpoints
+    ):
+        review.require("V70", False, "my node's best chain has no such transaction", reason="NOT_MINED")
+        return
+    needed = compute_booking_depth(params, intent, mined.height, facts.input_heights)
+    text = f"the transaction has {mined.confirmations} of {needed} confirmations"
+    review.require("V70", mined.confirmations >= needed, text, reason="NOT_DEEP_ENOUGH")

@@ -1,0 +1,148 @@
+"""A bridge transaction as everyone builds it, and what each of its inputs needs to be signed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pegin.vault import EpochKeys, build_vault_tree
+from smpc.bitcoin.fees import VAULT_TRANSFER, assemble_witness, compute_spend_vbytes
+from smpc.bitcoin.script import Leaf
+from smpc.bitcoin.sighash import precompute_sighash
+from smpc.bitcoin.taproot import InvoiceTree, Timelocks, VaultTree
+from smpc.bitcoin.transaction import Transaction, TxIn, TxOut
+from smpc.curve import verify_schnorr
+from smpc.errors import InvalidInput
+from smpc.params import Params
+from smpc.protocol.intents import Intent, IntentChoice, IntentInput, Payment
+from smpc.types import FeeRate, Role, Sats, Script, Signature, Vbytes, XOnlyKey
+
+TX_VERSION: Final = 2
+"""Relative locks need version 2 (BIP 68)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """One input with all a signer needs: the output it spends, the transfer leaf and its proof, the keys."""
+
+    item: IntentInput
+    script: Script
+    """The scriptPubKey spent."""
+    leaf: Script
+    control_block: bytes
+    validator_key: XOnlyKey
+    witness_key: XOnlyKey
+
+    @classmethod
+    def from_tree(cls, item: IntentInput, tree: InvoiceTree | VaultTree) -> Spend:
+        """Spend an invoice's or a vault output's tree by its transfer leaf."""
+        leaf, proof = tree.leaf(Leaf.TRANSFER), tree.control_block(Leaf.TRANSFER)
+        return cls(item, tree.script, leaf, proof, tree.keys.v, tree.keys.w)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What decides a transaction beside the proposer's choice: what is spent, paid, kept and left to miners."""
+
+    choice: IntentChoice
+    spends: tuple[Spend, ...]
+    payments: tuple[Payment, ...]
+    vault_outputs: tuple[Sats, ...]
+    fee: Sats
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltTransaction:
+    """An intent with its unsigned transaction and its inputs in order; the same bytes for whoever builds it."""
+
+    intent: Intent
+    transaction: Transaction
+    spends: tuple[Spend, ...]
+
+    @property
+    def prevouts(self) -> tuple[TxOut, ...]:
+        """The outputs spent, in input order."""
+        return tuple(TxOut(spend.item.value, spend.script) for spend in self.spends)
+
+    @property
+    def vsize(self) -> Vbytes:
+        """The exact virtual size once signed."""
+        dummy = Signature(bytes(64))
+        return self.complete([dummy] * len(self.spends), [dummy] * len(self.spends)).vsize
+
+    def compute_digests(self) -> tuple[bytes, ...]:
+        """Return the 32-byte SIGHASH_DEFAULT digest of every input's transfer leaf, in input order."""
+        context = precompute_sighash(self.transaction, self.prevouts)
+        return tuple(context.compute(place, spend.leaf) for place, spend in enumerate(self.spends))
+
+    def find_bad_signatures(self, role: Role, signatures: Sequence[bytes]) -> tuple[int, ...]:
+        """Return the inputs whose signature by `role` does not verify; all of them when the count is wrong."""
+        if len(signatures) != len(self.spends):
+            return tuple(range(len(self.spends)))
+        digests = self.compute_digests()
+        keys = [spend.validator_key if role is Role.VALIDATOR else spend.witness_key for spend in self.spends]
+        triples = zip(keys, digests, signatures, strict=True)
+        return tuple(place for place, (key, digest, sig) in enumerate(triples) if not verify_schnorr(key, digest, sig))
+
+    def complete(self, validators: Sequence[Signature], witnesses: Sequence[Signature]) -> Transaction:
+        """Return the transaction with both groups' signatures in place; InvalidInput when a count is wrong."""
+        if not len(validators) == len(witnesses) == len(self.spends):
+            raise InvalidInput(f"{len(self.spends)} inputs need as many signatures of each group")
+        triples = zip(self.spends, validators, witnesses, strict=True)
+        return self.transaction.with_witnesses(
+            assemble_witness(spend.leaf, spend.control_block, (first, second)) for spend, first, second in triples
+        )
+
+
+def build_transaction(params: Params, plan: Plan, target: EpochKeys) -> BuiltTransaction:
+    """Write a plan down: version 2, locktime 0, the transfer lock as sequence, vault outputs first, then payments."""
+    inputs = tuple(TxIn(spend.item.outpoint, params.transfer_csv) for spend in plan.spends)
+    vault = tuple(
+        TxOut(value, build_vault_tree(params, target, position).script)
+        for position, value in enumerate(plan.vault_outputs)
+    )
+    paid = tuple(TxOut(payment.amount, payment.script) for payment in plan.payments)
+    transaction = Transaction(TX_VERSION, inputs, vault + paid, 0)
+    choice = plan.choice
+    intent = Intent(
+        network=params.network,
+        kind=choice.kind,
+        epoch=choice.epoch,
+        target_epoch=choice.target_epoch,
+        inputs=tuple(spend.item for spend in plan.spends),
+        payments=plan.payments,
+        vault_outputs=plan.vault_outputs,
+        fee=plan.fee,
+        fee_rate=choice.fee_rate,
+        txid=transaction.txid,
+        replaces=choice.replaces,
+    )
+    return BuiltTransaction(intent, transaction, plan.spends)
+
+
+def compute_transfer_vbytes(params: Params, inputs: int, vault_outputs: int, scripts: Sequence[Script]) -> Vbytes:
+    """Return the exact size of a signed transaction of transfer-leaf inputs, vault outputs and other scripts."""
+    outputs = [_VAULT_SHAPE] * vault_outputs + list(scripts)
+    # An invoice's and a vault output's transfer leaf stand at the same depth and have the same size.
+    return compute_spend_vbytes([VAULT_TRANSFER] * inputs, outputs, Timelocks.from_params(params))
+
+
+_VAULT_SHAPE: Final = Script(bytes(34))
+"""Any Taproot script: 34 bytes."""
+
+
+def compute_first_rate(params: Params, estimate: FeeRate | None) -> FeeRate:
+    """Return the rate a coordinator proposes first: half of what every pod accepts, so that bumps have room."""
+    return FeeRate(max(params.fee_floor, compute_rate_limit(params, estimate) // 2))
+
+
+def compute_rate_limit(params: Params, estimate: FeeRate | None) -> FeeRate:
+    """Return the highest fee rate a pod accepts: min(cap, max(floor, 2 x estimate)); the default without one (V18)."""
+    limit = params.fee_default if estimate is None else max(params.fee_floor, 2 * estimate)
+    return FeeRate(min(params.fee_cap, limit))
+
+
+def compute_budget(paid: int, reserve: int) -> Sats:
+    """Return the most a transaction may cost: what its deposits or burns paid and a tenth of the reserve (V18)."""
+    return Sats(paid + max(reserve, 0) // 10)

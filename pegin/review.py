@@ -1,0 +1,86 @@
+"""Reviews transfers of deposits and their bookings (participant-rules.md, V30-V37 and everything around them)."""
+
+from __future__ import annotations
+
+from pegin.bookings import review_booking
+from pegin.build import build_transfer
+from pegin.checks import Case, judge_transaction
+from pegin.deposits import compute_room, find_deposit_faults
+from pegin.model import BuiltTransaction
+from smpc.errors import BridgeError
+from smpc.protocol.facts import BookingFacts, Facts, InputFacts, LedgerView, Proposal
+from smpc.protocol.intents import Booking, Intent, IntentInput, IntentKind
+from smpc.protocol.review import Review, Stage, Verdict
+from smpc.protocol.session_checks import judge_node, judge_session
+from smpc.types import Purpose, Sats, Txid
+
+
+def review_transfer(stage: Stage, ledger: LedgerView, facts: Facts, proposal: Proposal) -> Verdict:
+    """Judge a transfer with every rule of the stage; the caller signs only what `rebuild_transfer` gives."""
+    review = Review(stage, Purpose.TRANSFER)
+    intent = proposal.intent
+    judge_session(review, facts.session, ledger, intent.intent_id, intent.epoch)
+    judge_node(review, facts.node, ledger.params)
+    built, why = _try_rebuild(ledger, facts, intent)
+    is_transfer = intent.kind is IntentKind.TRANSFER and not intent.payments
+    review.require("V12", is_transfer, "a transfer moves deposits and pays nobody")
+    judge_transaction(review, Case(ledger, facts, proposal, built, why, _compute_fees(ledger, intent)))
+    for item in intent.inputs:
+        _judge_input(review, ledger, facts, intent, item)
+    _judge_caps(review, ledger, intent)
+    return review.to_verdict()
+
+
+def review_transfer_booking(ledger: LedgerView, facts: BookingFacts, booking: Booking) -> Verdict:
+    """Judge the booking that credits a transfer's deposits: deep enough also for a refund race [R8] (V70)."""
+    return review_booking(ledger, facts, booking)
+
+
+def rebuild_transfer(ledger: LedgerView, facts: Facts, intent: Intent) -> BuiltTransaction:
+    """Build the transfer an intent chose from my own node's values; errors as `build_transfer`."""
+    known = tuple(
+        IntentInput(item.outpoint, facts.inputs[item.outpoint].value, item.child)
+        for item in intent.inputs
+        if item.outpoint in facts.inputs
+    )
+    return build_transfer(ledger, intent.choice, known)
+
+
+def list_allowed_spenders(ledger: LedgerView, intent: Intent) -> frozenset[Txid]:
+    """Return the transactions that may spend the inputs in a mempool: this one and what it replaces."""
+    replaced = (ledger.intents[intent_id] for intent_id in intent.replaces if intent_id in ledger.intents)
+    return frozenset({intent.txid, *(entry.intent.txid for entry in replaced)})
+
+
+def _try_rebuild(ledger: LedgerView, facts: Facts, intent: Intent) -> tuple[BuiltTransaction | None, str]:
+    try:
+        return rebuild_transfer(ledger, facts, intent), ""
+    except BridgeError as impossible:
+        return None, impossible.message
+
+
+def _judge_input(review: Review, ledger: LedgerView, facts: Facts, intent: Intent, item: IntentInput) -> None:
+    found: InputFacts | None = facts.inputs.get(item.outpoint)
+    for fault in find_deposit_faults(ledger, intent.epoch, item, found):
+        review.require(fault.rule, False, fault.detail, reason=fault.reason)
+    spender = found.spender if found else None
+    is_free = spender is None or spender in list_allowed_spenders(ledger, intent)
+    review.require("V14", is_free, f"{item.outpoint} is being spent by another transaction", reason="INPUT_SPENT")
+    is_deposit = item.outpoint not in ledger.vault
+    review.require("V23", is_deposit, f"{item.outpoint} is a booked vault output, not a deposit")
+
+
+def _judge_caps(review: Review, ledger: LedgerView, intent: Intent) -> None:
+    """Count what is new: a replacement's deposits are in the caps already."""
+    counted = {outpoint for entry in ledger.find_standing(intent.outpoints, ()) for outpoint in entry.intent.outpoints}
+    more = sum(item.value for item in intent.inputs if item.outpoint not in counted)
+    room = compute_room(ledger)
+    review.require("V33", more <= room, f"{more} sat more are above what the caps leave, {room}", reason="TOTAL_CAP")
+
+
+def _compute_fees(ledger: LedgerView, intent: Intent) -> Sats:
+    total = 0
+    for item in intent.inputs:
+        entry = ledger.invoices.get((intent.epoch, item.child))
+        total += entry.request.terms.compute_fee_in(item.value) if entry else 0
+    return Sats(total)

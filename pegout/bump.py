@@ -1,0 +1,122 @@
+"""Builds replacements of what does not confirm: same inputs, same payments, a higher fee, never a second payment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from pegin.model import BuiltTransaction, compute_budget
+from pegout.build import rebuild
+from smpc.bitcoin.fees import compute_fee
+from smpc.errors import InvalidInput, NotFound, Refused
+from smpc.params import Params
+from smpc.protocol.facts import LedgerView
+from smpc.protocol.intents import Intent, IntentChoice, IntentInput, IntentKind
+from smpc.types import BurnId, FeeRate, IntentId, Sats, Vbytes
+
+
+@dataclass(frozen=True, slots=True)
+class BumpRequest:
+    """Which recorded intent to replace, and with what in reserve."""
+
+    intent: IntentId
+    rate_limit: FeeRate
+    """What pods accept now (`pegin.model.compute_rate_limit`)."""
+    spare_coins: tuple[IntentInput, ...] = ()
+    """Free, mature vault outputs of the same epoch, used only when the change cannot pay the higher fee."""
+    more_burns: tuple[BurnId, ...] = ()
+    """Further due burns to pay on this occasion."""
+
+
+def build_bump(ledger: LedgerView, request: BumpRequest) -> BuiltTransaction:
+    """Build the replacement of a standing intent; Refused when no more are allowed or nothing can pay for it.
+
+    It names every standing version it meets, spends all inputs of the newest and keeps its payments. NotFound when the
+    intent is not recorded.
+    """
+    entry = ledger.intents.get(request.intent)
+    if entry is None:
+        raise NotFound(f"there is no intent {request.intent.hex()} on the ledger")
+    newest = entry.intent
+    versions = [item.intent for item in ledger.find_standing(newest.outpoints, newest.burns)]
+    if newest not in versions or len(versions) > ledger.params.bump_max_count:
+        raise Refused(
+            f"intent {request.intent.hex()} is {entry.status} and has {len(versions)} versions",
+            remedy=f"only a standing intent is replaced, at most {ledger.params.bump_max_count} times",
+            rule="V20",
+            code="TOO_MANY_REPLACEMENTS",
+        )
+    return _find_affordable(ledger, request, newest, versions)
+
+
+def compute_bump_rate(params: Params, rate: FeeRate) -> FeeRate:
+    """Return the least rate of the next version: a quarter more, and at least 1 sat/vB more."""
+    return FeeRate(max(-(-rate * (100 + params.bump_percent) // 100), rate + params.bump_min))
+
+
+def compute_least_fee(params: Params, earlier: Sats, vbytes: Vbytes) -> Sats:
+    """Return the least fee with which nodes let a transaction of `vbytes` replace one that pays `earlier` (BIP 125)."""
+    return Sats(earlier + compute_fee(params.bump_min, vbytes))
+
+
+def _find_affordable(
+    ledger: LedgerView, request: BumpRequest, newest: Intent, versions: Sequence[Intent]
+) -> BuiltTransaction:
+    for extra in _list_extras(newest, request.spare_coins):
+        built = _build_with(ledger, request, (*newest.inputs, *extra), versions)
+        if built is not None and _is_allowed(ledger, request, built):
+            return built
+    raise Refused(
+        f"no replacement of {newest.intent_id.hex()} is within the fee limit and the budget",
+        remedy="raise the burn's fee limit, wait for a lower fee market, or add vault outputs",
+        rule="V18",
+        code="BUMP_UNAFFORDABLE",
+    )
+
+
+def _list_extras(newest: Intent, spare: Sequence[IntentInput]) -> Iterable[tuple[IntentInput, ...]]:
+    yield ()
+    if newest.kind is IntentKind.PAYOUT:
+        largest = sorted(spare, key=lambda item: (-item.value, item.outpoint))
+        yield from (tuple(largest[:count]) for count in range(1, len(largest) + 1))
+
+
+def _build_with(
+    ledger: LedgerView, request: BumpRequest, items: Sequence[IntentInput], versions: Sequence[Intent]
+) -> BuiltTransaction | None:
+    """Raise the rate until the fee replaces every version in a mempool; None when the inputs do not suffice."""
+    newest = ledger.intents[request.intent].intent
+    rate = compute_bump_rate(ledger.params, FeeRate(max(version.fee_rate for version in versions)))
+    highest = Sats(max(version.fee for version in versions))
+    choice = IntentChoice(
+        kind=newest.kind,
+        epoch=newest.epoch,
+        target_epoch=newest.target_epoch,
+        outpoints=tuple(item.outpoint for item in items),
+        burns=tuple(sorted({*newest.burns, *request.more_burns})),
+        fee_rate=rate,
+        replaces=tuple(sorted(version.intent_id for version in versions)),
+    )
+    try:
+        built = rebuild(ledger, choice, items)
+        least = compute_least_fee(ledger.params, highest, built.vsize)
+        if built.intent.fee < least:
+            built = rebuild(ledger, replace(choice, fee_rate=FeeRate(-(-least * 1000 // built.vsize))), items)
+    except InvalidInput:
+        return None
+    return built if built.intent.fee >= compute_least_fee(ledger.params, highest, built.vsize) else None
+
+
+def _is_allowed(ledger: LedgerView, request: BumpRequest, built: BuiltTransaction) -> bool:
+    intent = built.intent
+    return intent.fee_rate <= request.rate_limit and intent.fee <= compute_budget(
+        compute_paid(ledger, intent), ledger.reserve
+    )
+
+
+def compute_paid(ledger: LedgerView, intent: Intent) -> Sats:
+    """Return what an intent's deposits or burns pay for fees: the sum of `fee_in` or of `fee_out` with raises."""
+    if intent.kind is IntentKind.PAYOUT:
+        return Sats(sum(ledger.burns[payment.burn].fee for payment in intent.payments))
+    terms = [ledger.invoices[intent.epoch, item.child].request.terms for item in intent.inputs]
+    return Sats(sum(term.compute_fee_in(item.value) for term, item in zip(terms, intent.inputs, strict=True)))

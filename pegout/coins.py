@@ -1,0 +1,127 @@
+"""Chooses vault outputs and burns for a payout: deterministic, one epoch's booked and free outputs only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from pegin.change import Change, find_change
+from pegin.model import compute_budget
+from pegout.build import compute_outlay, list_payments
+from smpc.errors import BridgeError
+from smpc.protocol.facts import LedgerView
+from smpc.protocol.intents import IntentChoice, IntentInput, IntentKind
+from smpc.protocol.ledger_state import BurnEntry, BurnStatus
+from smpc.types import BurnId, EpochNumber, FeeRate, KaonHeight, Outpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutRequest:
+    """What a planner wants paid and from which epoch's vault."""
+
+    epoch: EpochNumber
+    target_epoch: EpochNumber
+    fee_rate: FeeRate
+    final_height: KaonHeight
+    """Burns recorded above it may still be undone and wait."""
+
+
+def list_free_coins(
+    ledger: LedgerView, epoch: EpochNumber, mature: Iterable[Outpoint] | None = None
+) -> tuple[IntentInput, ...]:
+    """Return an epoch's booked vault outputs that no standing intent spends, by outpoint.
+
+    `mature` limits them to those that my node has deep enough for the transfer lock.
+    """
+    wanted = None if mature is None else frozenset(mature)
+    entries = (ledger.vault[outpoint] for outpoint in sorted(ledger.vault))
+    return tuple(
+        IntentInput(entry.outpoint, entry.value, entry.child)
+        for entry in entries
+        if entry.epoch == epoch
+        and (wanted is None or entry.outpoint in wanted)
+        and not ledger.find_standing((entry.outpoint,), ())
+    )
+
+
+def list_due_burns(ledger: LedgerView, final_height: KaonHeight) -> tuple[BurnEntry, ...]:
+    """Return the open, final burns that no standing intent pays, oldest first."""
+    due = (
+        entry
+        for entry in ledger.burns.values()
+        if entry.status is BurnStatus.OPEN
+        and entry.recorded <= final_height
+        and not ledger.find_standing((), (entry.burn_id,))
+    )
+    return tuple(sorted(due, key=lambda entry: (entry.recorded, entry.burn_id)))
+
+
+def choose_payout(
+    ledger: LedgerView, request: PayoutRequest, coins: Sequence[IntentInput], burns: Sequence[BurnId]
+) -> IntentChoice | None:
+    """Return the choice that pays as many of `burns` as the coins and the budget allow, in order; None for none.
+
+    A burn that does not fit is left for later and never blocks the ones behind it.
+    """
+    best: IntentChoice | None = None
+    taken: list[BurnId] = []
+    for burn in burns:
+        if len(taken) == ledger.params.max_batch_payouts:
+            break
+        choice = choose_coins(ledger, request, coins, [*taken, burn])
+        if choice is not None:
+            best, taken = choice, [*taken, burn]
+    return best
+
+
+def choose_coins(
+    ledger: LedgerView, request: PayoutRequest, coins: Sequence[IntentInput], burns: Sequence[BurnId]
+) -> IntentChoice | None:
+    """Return the choice that pays all of `burns`: the smallest single coin that suffices, else the largest ones first.
+
+    Prefers coins that leave change; None when nothing suffices within the budget.
+    """
+    choice = IntentChoice(
+        kind=IntentKind.PAYOUT,
+        epoch=request.epoch,
+        target_epoch=request.target_epoch,
+        outpoints=(),
+        burns=tuple(sorted(burns)),
+        fee_rate=request.fee_rate,
+        replaces=(),
+    )
+    without_change: IntentChoice | None = None
+    for picked in _list_candidates(coins, _compute_paid(ledger, burns), ledger.params.max_batch_inputs):
+        change = find_payout_change(ledger, choice, picked)
+        if change is None:
+            continue
+        found = replace(choice, outpoints=tuple(sorted(item.outpoint for item in picked)))
+        if change.values:
+            return found
+        without_change = without_change or found
+    return without_change
+
+
+def find_payout_change(ledger: LedgerView, choice: IntentChoice, picked: Sequence[IntentInput]) -> Change | None:
+    """Return the change of paying the choice's burns from `picked`; None when that is too little or too dear."""
+    try:
+        payments = list_payments(ledger, choice.burns)
+    except BridgeError:
+        return None
+    change = find_change(ledger.params, compute_outlay(ledger, choice, picked, payments))
+    paid = sum(ledger.burns[payment.burn].fee for payment in payments)
+    return change if change is not None and change.fee <= compute_budget(paid, ledger.reserve) else None
+
+
+def _compute_paid(ledger: LedgerView, burns: Sequence[BurnId]) -> int:
+    return sum(ledger.burns[burn].request.payout for burn in burns if burn in ledger.burns)
+
+
+def _list_candidates(coins: Sequence[IntentInput], paid: int, most: int) -> Iterable[Sequence[IntentInput]]:
+    """Yield what may suffice: single coins upwards, then ever more of the largest ones."""
+    ascending = sorted(coins, key=lambda item: (item.value, item.outpoint))
+    yield from ([coin] for coin in ascending if coin.value > paid)
+    descending = ascending[::-1][:most]
+    totals = accumulate(item.value for item in descending)
+    yield from (descending[:count] for count, total in enumerate(totals, 1) if count > 1 and total > paid)
