@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from coordinator.mempool.chain import CHAIN_START, EventDigests, TransitionDigests, compute_chain_hash
-from coordinator.mempool.faults import LeaseHeld, RequestReused, StaleLease, StaleVersion
+from coordinator.mempool.faults import REBUILD, LeaseHeld, RequestReused, StaleLease, StaleVersion, StoreCorrupt
 from coordinator.mempool.model import (
     ABSENT,
     LOG_START,
@@ -65,7 +65,9 @@ class MemoryTables:
     expires_ms: int = 0
 
     def require_token(self, token: FencingToken) -> None:
-        """Raise StaleLease unless `token` is the last one given out."""
+        """Raise StaleLease unless `token` is the last one given out, StoreCorrupt if it never was."""
+        if token > self.token:
+            raise StoreCorrupt("the store never gave out our fencing token: it was emptied", remedy=REBUILD)
         if token != self.token:
             raise StaleLease(f"the fencing token is stale; the last one given out is {self.token}")
 

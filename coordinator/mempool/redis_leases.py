@@ -34,7 +34,7 @@ class RedisLeases:
     async def release_lease(self, lease: Lease) -> None:
         """Let others acquire at once; nothing happens if the lease is lost already."""
         reply = await self._run("release", lease.holder, lease.token, 0)
-        if reply[0] not in {b"KEPT", b"STALE_LEASE"}:
+        if reply[0] not in {b"KEPT", b"STALE_LEASE", b"TOKEN_LOST"}:
             raise to_refusal(reply)
 
     async def _run(self, what: str, holder: str, token: int, ttl_ms: int) -> Reply:

@@ -49,10 +49,10 @@ def parse_record(key: RecordKey, values: Sequence[bytes | None]) -> StoredRecord
         version, body, terminal, rest, sequence, previous, chain = (_require(value) for value in values)
         record = StoredRecord(
             key=key,
-            version=Version(int(version)),
+            version=Version(_parse_number(version)),
             body=body,
             is_terminal=_parse_flag(terminal),
-            sequence=EventNumber(int(sequence)),
+            sequence=EventNumber(_parse_number(sequence)),
             chain_hash=_parse_hash(chain),
         )
         entry = compute_entry_digest(key, record.version, body, record.is_terminal, _parse_hash(rest))
@@ -69,10 +69,10 @@ def parse_event(position: bytes, fields: Fields) -> StoredEvent:
         if rest != b"0":
             raise ValueError("an event's position ends with -0")
         return StoredEvent(
-            sequence=EventNumber(int(sequence)),
+            sequence=EventNumber(_parse_number(sequence)),
             request_id=fields[b"request"].decode(),
             key=RecordKey(fields[b"kind"].decode(), fields[b"id"].decode()),
-            version=Version(int(fields[b"version"])),
+            version=Version(_parse_number(fields[b"version"])),
             body=fields[b"body"],
             is_terminal=_parse_flag(fields[b"terminal"]),
             event=StoreEvent(fields[b"event"].decode(), fields[b"event_body"]),
@@ -86,7 +86,7 @@ def parse_effect(position: bytes, fields: Fields, attempt: int) -> ClaimedEffect
     with damage_named(f"effect {position.decode(errors='replace')}"):
         key = RecordKey(fields[b"record_kind"].decode(), fields[b"record_id"].decode())
         effect = EffectRequest(fields[b"id"].decode(), fields[b"kind"].decode(), fields[b"body"])
-        place = int(position.partition(b"-")[2])
+        place = _parse_number(position.partition(b"-")[2])
         digest = compute_effect_digest(fields[b"request"].decode(), key, effect, place)
         is_sound = digest == _parse_hash(fields[b"digest"])
     if not is_sound:
@@ -98,8 +98,8 @@ def parse_head(values: Sequence[bytes | None]) -> Head:
     """Read the head from its `HEAD_FIELDS`; an empty store has none."""
     with damage_named("the head of the event log"):
         sequence, chain, requested, acknowledged = values
-        open_effects = int(requested or 0) - int(acknowledged or 0)
-        return Head(EventNumber(int(sequence or 0)), _parse_hash(chain or _NO_HASH), open_effects)
+        open_effects = _parse_number(requested or b"0") - _parse_number(acknowledged or b"0")
+        return Head(EventNumber(_parse_number(sequence or b"0")), _parse_hash(chain or _NO_HASH), open_effects)
 
 
 def parse_applied(transition: StoreTransition, reply: Sequence[Any]) -> Applied:
@@ -138,6 +138,8 @@ def to_refusal(reply: Sequence[Any]) -> BridgeError:
                 f"coordinator {reply[1].decode(errors='replace')} holds the lease for another {int(reply[2])} ms",
                 remedy="wait until it ends, or stop that coordinator",
             )
+        case b"TOKEN_LOST":
+            return corrupt(f"the store never gave out our fencing token, only up to {int(reply[1])}: it was emptied")
         case b"HEAD_DIFFERS":
             return corrupt(f"the event log does not end at the head's sequence {int(reply[1])}")
         case b"ROLLED_BACK":
@@ -173,4 +175,14 @@ def _parse_flag(value: bytes) -> bool:
 
 
 def _parse_hash(value: bytes) -> bytes:
-    return bytes.fromhex(value.decode())
+    # Scripts hash the text itself, so that another spelling of the same hash is damage too.
+    content = bytes.fromhex(value.decode())
+    if content.hex().encode() != value:
+        raise ValueError(f"a hash is lower-case hex, got {value[:64]!r}")
+    return content
+
+
+def _parse_number(value: bytes) -> int:
+    if not value.isdigit():
+        raise ValueError(f"a number has digits only, got {value[:20]!r}")
+    return int(value)

@@ -1,7 +1,7 @@
 -- Strike a carried-out effect. KEYS: lease, outbox, head. ARGV: token, position.
-local newer = find_newer_token(KEYS[1], ARGV[1])
-if newer then
-  return {'STALE_LEASE', newer}
+local refusal = review_token(KEYS[1], ARGV[1])
+if refusal then
+  return refusal
 end
 redis.call('XACK', KEYS[2], 'coordinators', ARGV[2])
 local struck = redis.call('XDEL', KEYS[2], ARGV[2])

@@ -11,9 +11,9 @@ end
 local token, request_id, request_digest, known_sequence, touch = take(), take(), take(), take(), take()
 local write_count, effect_count = tonumber(take()), tonumber(take())
 
-local newer = find_newer_token(lease, token)
-if newer then
-  return {'STALE_LEASE', newer}
+local refusal = review_token(lease, token)
+if refusal then
+  return refusal
 end
 
 local sequence = tonumber(redis.call('HGET', head, 'sequence') or '0')

@@ -10,9 +10,9 @@ for i = 6, #ARGV do
   in_hand[ARGV[i]] = true
 end
 
-local newer = find_newer_token(lease, token)
-if newer then
-  return {'STALE_LEASE', newer}
+local refusal = review_token(lease, token)
+if refusal then
+  return refusal
 end
 local group = redis.pcall('XGROUP', 'CREATE', outbox, GROUP, '0', 'MKSTREAM')
 if group['err'] and not string.find(group['err'], 'BUSYGROUP', 1, true) then

@@ -15,8 +15,9 @@ if what == 'acquire' then
   redis.call('HSET', lease, 'holder', holder, 'token', next_token, 'expires', string.format('%.0f', now + ttl_ms))
   return {'ACQUIRED', next_token}
 end
-if last ~= token then
-  return {'STALE_LEASE', last}
+local refusal = review_token(lease, token)
+if refusal then
+  return refusal
 end
 redis.call('HSET', lease, 'expires', what == 'renew' and string.format('%.0f', now + ttl_ms) or '0')
 return {'KEPT', token}

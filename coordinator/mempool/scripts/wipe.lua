@@ -1,7 +1,7 @@
 -- Delete the named keys. KEYS: lease, then the keys (none: only look at the token). ARGV: token.
-local newer = find_newer_token(KEYS[1], ARGV[1])
-if newer then
-  return {'STALE_LEASE', newer}
+local refusal = review_token(KEYS[1], ARGV[1])
+if refusal then
+  return refusal
 end
 if #KEYS == 1 then
   return {'WIPED', 0}
