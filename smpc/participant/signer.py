@@ -1,0 +1,226 @@
+"""Endorses and signs: judges by the operator's own facts, signs only what it rebuilt, writes down before it sends.
+
+No path leads from a received digest to a signature: every digest signed is computed by `sessions.prepare_*` from what
+this pod built. One method per RPC; each returns the sealed answer or a refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from smpc.curve import SecretKey, sign_schnorr
+from smpc.errors import BridgeError, InvalidInput, Refused
+from smpc.participant.completion import complete_transaction
+from smpc.participant.mailroom import Letter, refuse, seal_answer
+from smpc.participant.nonce_vault import NonceVault
+from smpc.participant.reviewer import Approved, Reviewer
+from smpc.participant.sessions import Prepared, PreparedMessage, PreparedSpend
+from smpc.participant.shares import HeldShare, ShareRing
+from smpc.participant.signing_log import Asked, SigningLog
+from smpc.protocol.codec import decode, encode, encode_variant
+from smpc.protocol.encoding import hash_fields
+from smpc.protocol.intents import Endorsement, compute_endorsement_digest
+from smpc.protocol.ledger import Ledger
+from smpc.protocol.ledger_state import IntentStatus
+from smpc.protocol.pod_messages import (
+    AbortReply,
+    AbortRequest,
+    CommitReply,
+    CommitRequest,
+    CompleteReply,
+    CompleteRequest,
+    EndorseReply,
+    EndorseRequest,
+    Envelope,
+    Refusal,
+    SignReply,
+    SignRequest,
+)
+from smpc.threshold.frost import SecretNonce, SigningContext, generate_nonces, parse_aggregates, sign_messages
+from smpc.types import GroupId, KaonHeight
+
+log = structlog.get_logger()
+
+SESSION_BLOCKS: Final = 20
+"""A session's nonces live this many final blocks beyond its slot; an older slot opens no session (V08)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A committed session: what will be signed, the request that opened it and the answer it got."""
+
+    prepared: Prepared
+    question: bytes
+    """Hash of the commit request, so that only the identical one gets the same answer."""
+    answer: Envelope
+
+
+class Signer:
+    """This pod's side of every signing session. Nonces live in memory; what was signed lives in the log."""
+
+    def __init__(
+        self,
+        *,
+        ring: ShareRing,
+        signing_log: SigningLog,
+        reviewer: Reviewer,
+        view: Callable[[], Ledger],
+        broadcast: Callable[[bytes], None],
+    ) -> None:
+        self._ring = ring
+        self._log = signing_log
+        self._reviewer = reviewer
+        self._view = view
+        self._broadcast = broadcast
+        self._vault: NonceVault[SecretNonce, OpenSession] = NonceVault(wipe=SecretNonce.wipe)
+
+    @property
+    def open_nonces(self) -> int:
+        """Return how many unused nonces are held."""
+        return len(self._vault)
+
+    def advance(self, height: KaonHeight) -> None:
+        """Forget sessions that expired below this final height."""
+        for session in self._vault.advance(height):
+            log.info("session.expired", session=session.hex())
+
+    async def endorse(self, letter: Letter[EndorseRequest], seconds_left: float) -> Envelope | Refusal:
+        """Review an intent that is not recorded yet and sign that it obeys every rule, as of the final height."""
+        verdict = await self._reviewer.review_endorsement(letter, seconds_left)
+        if isinstance(verdict, Refusal):
+            return verdict
+        ledger, header, intent = self._view(), letter.request.header, letter.request.intent
+        held = verdict.held
+        digest = compute_endorsement_digest(intent.network, intent.intent_id, header.group.role, ledger.height)
+        secret = self._host_secret(held)
+        endorsement = Endorsement(
+            header.group.role, held.position, ledger.height, sign_schnorr(secret, digest, os.urandom(32))
+        )
+        log.info("intent.endorsed", intent=intent.intent_id.hex(), role=header.group.role)
+        return seal_answer(secret, "Endorse", letter.session_id, EndorseReply(endorsement))
+
+    async def commit(self, letter: Letter[CommitRequest], seconds_left: float) -> Envelope | Refusal:
+        """Review a subject and commit to one nonce pair per message; the identical request gets the same answer."""
+        question = hash_fields("commit-request", encode(letter.request))
+        known = self._vault.find_public(letter.session_id)
+        if known is not None:
+            if known.question == question:
+                return known.answer
+            return refuse("V09", "SESSION_SEEN", "this session was opened with another request")
+        verdict = await self._reviewer.review_commit(letter, seconds_left)
+        if isinstance(verdict, Refusal):
+            return verdict
+        return self._open(letter, verdict, question)
+
+    async def sign(self, letter: Letter[SignRequest]) -> Envelope | Refusal:
+        """Answer with the shares, once they are durable; a repeat gets the stored bytes, anything else is refused."""
+        request, session = letter.request, letter.session_id
+        ledger = self._view()
+        asked = Asked(
+            session=session,
+            group=request.header.group,
+            request_hash=hash_fields("sign-request", encode(request)),
+            request=encode_variant(request),
+            height=ledger.height,
+        )
+        try:
+            stored = await asyncio.to_thread(self._log.find_answer, asked)
+            if stored is not None:
+                return decode(Envelope, stored)
+            return await self._release(asked, request)
+        except Refused as refusal:
+            log.warning("share.refused", session=session.hex(), code=refusal.code, rule=refusal.rule)
+            return _to_refusal(refusal)
+
+    async def abort(self, letter: Letter[AbortRequest]) -> Envelope | Refusal:
+        """Burn a session's unused nonces and say whether a share had left."""
+        session = letter.session_id
+        known = self._vault.find_public(session)
+        secret = self._secret_for(letter.request.header.group, known)
+        if secret is None:
+            return refuse("V06", "WRONG_GROUP", "I hold no share of this group")
+        burnt = self._vault.burn(session)
+        log.info("session.aborted", session=session.hex(), burnt=burnt)
+        return seal_answer(secret, "Abort", session, AbortReply(released=known is None))
+
+    async def complete(self, letter: Letter[CompleteRequest]) -> Envelope | Refusal:
+        """Verify both groups' final signatures over the transaction rebuilt here, keep it and broadcast it."""
+        request = letter.request
+        secret = self._secret_for(request.header.group, None)
+        if secret is None:
+            return refuse("V06", "WRONG_GROUP", "I hold no share of this group")
+        try:
+            transaction = complete_transaction(self._view(), request)
+        except Refused as refusal:
+            return _to_refusal(refusal)
+        self._broadcast(transaction.to_bytes())
+        return seal_answer(secret, "Complete", letter.session_id, CompleteReply(transaction.txid))
+
+    def _open(self, letter: Letter[CommitRequest], approved: Approved, question: bytes) -> Envelope | Refusal:
+        held, prepared = approved.held, approved.prepared
+        secret_nonces, public = generate_nonces(
+            os.urandom(32), len(prepared.tasks), share=held.share, group_key=held.key.threshold_pubkey
+        )
+        reply = CommitReply(held.position, public)
+        answer = seal_answer(self._host_secret(held), "Commit", letter.session_id, reply)
+        expires = KaonHeight(letter.request.header.slot + SESSION_BLOCKS)
+        try:
+            self._vault.put(letter.session_id, secret_nonces, OpenSession(prepared, question, answer), expires=expires)
+        except Refused as refusal:
+            return _to_refusal(refusal)
+        return answer
+
+    async def _release(self, asked: Asked, request: SignRequest) -> Envelope | Refusal:
+        """Take the nonces, sign, and let the share go only after the log has it on disk."""
+        count = len(request.aggregate_nonces) // 130
+        aggregates = parse_aggregates(request.aggregate_nonces, count)
+        opened = self._vault.take_once(asked.session)
+        prepared = opened.public.prepared
+        try:
+            self._check_still_allowed(prepared, count)
+            held = prepared.held
+            context = SigningContext.build(held.key, request.signers)
+            shares = sign_messages(context, held.share, opened.secret, aggregates, prepared.tasks)
+        finally:
+            for nonce in opened.secret:
+                nonce.wipe()
+        reply = SignReply(held.position, shares)
+        envelope = seal_answer(self._host_secret(held), "Sign", asked.session, reply)
+        stored = await asyncio.to_thread(self._record, asked, encode(envelope), prepared)
+        log.info("share.released", session=asked.session.hex(), inputs=count, purpose=prepared.header.purpose)
+        return decode(Envelope, stored)
+
+    def _check_still_allowed(self, prepared: Prepared, count: int) -> None:
+        """Look once more at what may have changed since the review: the intent may be over by now."""
+        if count != len(prepared.tasks):
+            raise InvalidInput(f"{len(prepared.tasks)} aggregate nonces are needed, got {count}")
+        if isinstance(prepared, PreparedSpend):
+            entry = self._view().intents.get(prepared.claim.intent)
+            if entry is None or entry.status is not IntentStatus.LIVE:
+                raise Refused("the intent is no longer live", rule="V21", code="INTENT_NOT_LIVE")
+
+    def _record(self, asked: Asked, response: bytes, prepared: Prepared) -> bytes:
+        if isinstance(prepared, PreparedMessage):
+            return self._log.record_message(asked, response, prepared.claim)
+        replaces = frozenset(prepared.intent.replaces)
+        return self._log.record_share(
+            asked, response, prepared.claim, replaces=replaces, freed=self._reviewer.find_freed(prepared.intent)
+        )
+
+    def _host_secret(self, held: HeldShare) -> SecretKey:
+        return self._ring.derive_host_secret(held.group, held.attempt)
+
+    def _secret_for(self, group: GroupId, known: OpenSession | None) -> SecretKey | None:
+        held = known.prepared.held if known is not None else self._ring.find(group)
+        return None if held is None else self._host_secret(held)
+
+
+def _to_refusal(error: BridgeError) -> Refusal:
+    rule = error.rule or "V09"
+    return Refusal(rule=rule, rules=(rule,), reason=error.code, message=error.message)
