@@ -112,6 +112,11 @@ class NonceVault(Generic[SecretT, PublicT]):
             self._wipe_all(nonces)
         return tuple(session for session, _ in expired)
 
+    @property
+    def session_count(self) -> int:
+        """Return how many sessions are open."""
+        return len(self._open)
+
     def __len__(self) -> int:
         """Return how many nonces are held."""
         return self._held

@@ -81,9 +81,9 @@ class Signer:
         self._vault: NonceVault[SecretNonce, OpenSession] = NonceVault(wipe=SecretNonce.wipe)
 
     @property
-    def open_nonces(self) -> int:
-        """Return how many unused nonces are held."""
-        return len(self._vault)
+    def open_sessions(self) -> int:
+        """Return how many sessions hold unused nonces."""
+        return self._vault.session_count
 
     def advance(self, height: KaonHeight) -> None:
         """Forget sessions that expired below this final height."""

@@ -173,6 +173,15 @@ class SigningLog:
         with self._lock:
             return int(self._connection.execute("SELECT count(*) FROM sessions").fetchone()[0])
 
+    def count_refusals(self) -> int:
+        """Return how many of the kept reviews refused."""
+        query = (
+            "SELECT count(*) FROM reviews WHERE EXISTS"
+            " (SELECT 1 FROM json_each(findings) WHERE json_extract(value, '$[1]') = 0)"
+        )
+        with self._lock:
+            return int(self._connection.execute(query).fetchone()[0])
+
     def _find_answer(self, asked: Asked) -> bytes | None:
         query = "SELECT request_hash, response FROM sessions WHERE session = ?"
         row = self._connection.execute(query, (asked.session,)).fetchone()
