@@ -23,6 +23,7 @@ from smpc.curve import (
     tagged_hash,
 )
 from smpc.params import REGTEST
+from smpc.participant.keystore import derive_host_secret
 from smpc.protocol.election import compute_genesis_seed, find_draw
 from smpc.protocol.intents import Endorsement, Intent, compute_endorsement_digest
 from smpc.protocol.records import (
@@ -214,7 +215,7 @@ def _build_group(
     role: Role, members: tuple[IdentityKey, ...], identities: Mapping[IdentityKey, SecretKey]
 ) -> KeyedGroup:
     threshold = REGTEST.compute_threshold(len(members))
-    host_secrets = tuple(make_secret(f"host {role}", position) for position in range(len(members)))
+    host_secrets = tuple(derive_host_secret(identities[key], Network.REGTEST, EPOCH, role, ATTEMPT) for key in members)
     outputs = run_ceremony(host_secrets, threshold, role)
     group = outputs[0].group
     info = GroupInfo(
