@@ -117,8 +117,6 @@ class SessionFacts:
     own_group: GroupId | None
     """My group in the header's epoch, if I am a member of one."""
     is_key_ready: bool
-    is_same_protocol: bool
-    """The request names my protocol version and parameter hash."""
     is_paused: bool = False
     has_time_left: bool = True
     is_session_new: bool = True

@@ -8,7 +8,7 @@ from typing import Final
 from smpc.params import Params
 from smpc.protocol.facts import LedgerView, NodeFacts, SessionFacts
 from smpc.protocol.ledger_state import EpochState
-from smpc.protocol.pod_messages import SIGNING_SUITE
+from smpc.protocol.pod_messages import SIGNING_SUITE, compute_protocol_hash
 from smpc.protocol.review import Review
 from smpc.types import EpochNumber, Purpose, Role
 
@@ -30,7 +30,8 @@ _PURPOSES: Final[Mapping[Purpose, frozenset[EpochState]]] = {
 def judge_session(review: Review, facts: SessionFacts, ledger: LedgerView, subject: bytes, epoch: EpochNumber) -> None:
     """Judge V01, V03-V06, V08 and V09 of a session about `subject` (32 bytes) that `epoch`'s groups should serve."""
     header = facts.header
-    review.require("V01", facts.is_same_protocol, "the request is of another protocol version or parameter set")
+    is_same = header.protocol == compute_protocol_hash(ledger.params)
+    review.require("V01", is_same, "the request is of another protocol version or parameter set")
     is_leader = facts.leader is not None and facts.leader == header.leader == facts.sender
     review.require("V03", is_leader, f"slot {header.slot} is not led by {facts.sender.hex()}")
     names = (header.suite, header.network, header.purpose, header.subject)
