@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
@@ -156,7 +157,7 @@ class BitcoindNode:
     async def check_node(self) -> tuple[Finding, ...]:
         """Return one finding per check; see `NodeInspection`."""
         try:
-            return judge_node(await self._gather_facts(), self._network)
+            return judge_node(await self._gather_facts(), self._network, int(time.time()))
         except (Unavailable, TimedOut, ConfigError, CheckFailed) as error:
             return build_unreachable(error.message, error.remedy)
 
@@ -171,6 +172,7 @@ class BitcoindNode:
             user_agent=net.read_text("subversion"),
             height=chain.read_count("blocks"),
             headers=chain.read_count("headers"),
+            tip_time=chain.read_count("time"),
             is_downloading=chain.read_flag("initialblockdownload"),
             is_pruned=chain.read_flag("pruned"),
             txindex_height=txindex.read_count("best_block_height") if txindex else None,

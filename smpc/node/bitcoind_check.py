@@ -9,6 +9,7 @@ from typing import Final
 from smpc.bitcoin.network import get_constants
 from smpc.errors import ConfigError
 from smpc.node.ports import MAX_BLOCKS_BEHIND, Finding, Verdict
+from smpc.params import PRESETS
 from smpc.types import BlockHash, Network, to_display_hex
 
 MIN_VERSION: Final = 280_000
@@ -17,7 +18,10 @@ MIN_VERSION: Final = 280_000
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a node says of itself. `txindex_height` is None when it keeps no transaction index."""
+    """What a node says of itself.
+
+    `tip_time` is its best header's time in Unix seconds; `txindex_height` is None when it keeps no transaction index.
+    """
 
     chain: str
     genesis: BlockHash
@@ -25,6 +29,7 @@ class NodeFacts:
     user_agent: str
     height: int
     headers: int
+    tip_time: int
     is_downloading: bool
     is_pruned: bool
     txindex_height: int | None
@@ -32,8 +37,8 @@ class NodeFacts:
     connections: int
 
 
-def judge_node(facts: NodeFacts, network: Network) -> tuple[Finding, ...]:
-    """Return one finding per check, failures included."""
+def judge_node(facts: NodeFacts, network: Network, now: int) -> tuple[Finding, ...]:
+    """Return one finding per check, failures included; `now` is the judge's time in Unix seconds."""
     return (
         _judge_chain(facts, network),
         _judge_genesis(facts, network),
@@ -41,6 +46,7 @@ def judge_node(facts: NodeFacts, network: Network) -> tuple[Finding, ...]:
         _judge_pruning(facts),
         _judge_txindex(facts),
         _judge_sync(facts),
+        _judge_tip_age(facts, network, now),
         _judge_peers(facts, network),
     )
 
@@ -119,6 +125,18 @@ def _judge_sync(facts: NodeFacts) -> Finding:
         not facts.is_downloading and facts.headers - facts.height <= MAX_BLOCKS_BEHIND,
         f"the node is {state}, at block {facts.height} of {facts.headers}",
         "wait until bitcoind has caught up; on a new regtest chain mine one block",
+    )
+
+
+def _judge_tip_age(facts: NodeFacts, network: Network, now: int) -> Finding:
+    preset = PRESETS.get(network)
+    limit = preset.max_tip_age_seconds if preset else 0
+    age = now - facts.tip_time
+    return _judge(
+        "bitcoind.tip_age",
+        limit == 0 or age <= limit,
+        f"the node's best block is {age} s old" + (f", at most {limit} s are accepted" if limit else ""),
+        "check the node's peers and this machine's clock",
     )
 
 

@@ -131,7 +131,7 @@ class MemoryBitcoin:
         """Return one finding per check; see `NodeInspection`."""
         if self._outage is not None:
             return build_unreachable(self._outage.message, self._outage.remedy)
-        return judge_node(self._build_facts(), self._network)
+        return judge_node(self._build_facts(), self._network, self._chain.tip.time)
 
     # ------------------------------------------------------------ miner and user
 
@@ -242,6 +242,7 @@ class MemoryBitcoin:
             user_agent="/memory/",
             height=self.height,
             headers=self.height + self._blocks_behind,
+            tip_time=self._chain.tip.time,
             is_downloading=self._is_downloading,
             is_pruned=False,
             txindex_height=self.height,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -338,18 +339,25 @@ class TestDoctor:
         assert set(await self.find_failed(getnetworkinfo=answer)) == {"connection"}
 
 
-async def test_lone_mainnet_node_is_a_warning() -> None:
-    replies: dict[str, Reply] = {
-        "getblockchaininfo": tip_reply(chain='"main"'),
-        "getblockhash": '"000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"',
-        "getnetworkinfo": TestDoctor.NETWORK,
-        "getindexinfo": TestDoctor.INDEX,
-    }
-    async with scripted_bitcoind(play(replies)) as server:
-        endpoint = RpcEndpoint(server.url, UserPassword("peg", "x"))
-        async with BitcoindNode(endpoint, Network.MAINNET) as node:
-            findings = await node.check_node()
-    assert [finding.check for finding in findings if finding.verdict is Verdict.WARNING] == ["bitcoind.peers"]
+class TestMainnetDoctor:
+    async def find(self, verdict: Verdict, *, age: int) -> list[str]:
+        replies: dict[str, Reply] = {
+            "getblockchaininfo": tip_reply(chain='"main"', time=str(int(time.time()) - age)),
+            "getblockhash": '"000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"',
+            "getnetworkinfo": TestDoctor.NETWORK,
+            "getindexinfo": TestDoctor.INDEX,
+        }
+        async with scripted_bitcoind(play(replies)) as server:
+            endpoint = RpcEndpoint(server.url, UserPassword("peg", "x"))
+            async with BitcoindNode(endpoint, Network.MAINNET) as node:
+                return [finding.check for finding in await node.check_node() if finding.verdict is verdict]
+
+    async def test_node_without_peers_is_a_warning(self) -> None:
+        assert await self.find(Verdict.WARNING, age=0) == ["bitcoind.peers"]
+
+    @pytest.mark.parametrize(("age", "failed"), [(7_000, []), (7_300, ["bitcoind.tip_age"])])
+    async def test_tip_older_than_two_hours_is_too_old(self, age: int, failed: list[str]) -> None:
+        assert await self.find(Verdict.FAILED, age=age) == failed
 
 
 @pytest.mark.parametrize("network", Network)
