@@ -8,7 +8,7 @@ reply = await signing.call(lambda stub: stub.Commit, request, seconds=5)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -168,7 +168,7 @@ class RpcClient(Generic[StubT]):
 
     async def stream(
         self, method: Callable[[StubT], StreamMethod[RequestT, ResponseT]], request: RequestT, *, seconds: float
-    ) -> AsyncIterator[ResponseT]:
+    ) -> AsyncGenerator[ResponseT, None]:
         """Call a method and yield its responses until the server ends the stream; raises as `call` does."""
         channel, stub = self._current()
         try:

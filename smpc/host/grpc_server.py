@@ -131,7 +131,7 @@ class RpcServer:
         """Report NOT_SERVING, let running calls end within the grace, then close. False when one was cut off."""
         await self._health.enter_graceful_shutdown()
         drained = await self._calls.drain(grace_seconds)
-        await self.grpc.stop(0)
+        await self.grpc.stop(0.2)  # time for the last answers to leave
         return drained
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
@@ -21,7 +21,7 @@ HEALTH_SERVICE: Final = "grpc.health.v1.Health"
 REFLECTION_SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Method = grpc.RpcMethodHandler[Any, Any]
+Method: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour = Callable[[Any, Any], Any]
 
 log = structlog.get_logger()
@@ -47,22 +47,20 @@ class GuardedCalls(grpc.aio.ServerInterceptor):
         self._max_call_seconds = max_call_seconds
         self._max_stream_seconds = max_stream_seconds
         self._draining = False
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._calls = _Running()
+        self._streams = _Running()
 
     async def drain(self, grace_seconds: float) -> bool:
         """Refuse new calls, health checks excepted, and wait for the running ones; False when one outlived the grace.
 
-        Response streams are not waited for: they never end by themselves.
+        Then whatever still runs ends as UNAVAILABLE. Response streams are not waited for: they never end by themselves.
         """
         self._draining = True
-        try:
-            async with asyncio.timeout(grace_seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+        drained = await self._calls.wait_until_none(grace_seconds)
+        for running in (self._calls, self._streams):
+            running.end_now()
+            await running.wait_until_none(1.0)
+        return drained
 
     async def intercept_service(
         self,
@@ -87,16 +85,15 @@ class GuardedCalls(grpc.aio.ServerInterceptor):
 
     def _guard_unary(self, name: str, behaviour: Behaviour) -> Behaviour:
         async def guarded(request: object, context: Context) -> object:
-            async with self._bounded(name, context, self._max_call_seconds):
-                with self._running_call(name):
-                    return await behaviour(request, context)
+            async with self._bounded(name, context, self._max_call_seconds, self._calls):
+                return await behaviour(request, context)
 
         return guarded
 
     def _guard_stream(self, name: str, behaviour: Behaviour) -> Behaviour:
         # Written with `context.write`, not `yield`: a time limit cannot span the yields of a generator.
         async def guarded(request: object, context: Context) -> None:
-            async with self._bounded(name, context, self._max_stream_seconds):
+            async with self._bounded(name, context, self._max_stream_seconds, self._streams):
                 responses = behaviour(request, context)
                 if not isinstance(responses, AsyncIterable):
                     await responses
@@ -107,16 +104,18 @@ class GuardedCalls(grpc.aio.ServerInterceptor):
         return guarded
 
     @asynccontextmanager
-    async def _bounded(self, name: str, context: Context, max_seconds: float) -> AsyncIterator[None]:
+    async def _bounded(self, name: str, context: Context, max_seconds: float, running: _Running) -> AsyncIterator[None]:
         try:
             self._admit(name, context)
-            async with asyncio.timeout(max_seconds):
-                yield
+            async with asyncio.timeout(max_seconds) as limit:
+                with running.including(limit):
+                    yield
             self._count(name, "OK")
         except BridgeError as error:
             await self._abort(name, context, error)
         except TimeoutError:
-            await self._abort(name, context, TimedOut(f"{name} did not finish in time", remedy="try again"))
+            late = TimedOut(f"{name} did not finish in time", remedy="try again")
+            await self._abort(name, context, _stopping() if self._draining else late)
         except grpc.aio.AbortError:
             self._count(name, "ABORTED_BY_SERVICER")
             raise
@@ -124,23 +123,9 @@ class GuardedCalls(grpc.aio.ServerInterceptor):
             log.exception("call.failed", method=name)
             await self._abort(name, context, BridgeError("internal error", remedy="see the log of the process called"))
 
-    @contextmanager
-    def _running_call(self, name: str) -> Iterator[None]:
-        if _is_health(name):
-            yield
-            return
-        self._running += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
-
     def _admit(self, name: str, context: Context) -> None:
         if self._draining and not _is_health(name):
-            raise Unavailable("this process is stopping", remedy="try again, here or elsewhere")
+            raise _stopping()
         for gate in self._gates:
             gate.admit(name, context)
 
@@ -151,6 +136,43 @@ class GuardedCalls(grpc.aio.ServerInterceptor):
 
     def _count(self, name: str, code: str) -> None:
         self._counters.add("peg_rpc_calls_total", method=name, code=code)
+
+
+class _Running:
+    """The calls that run now, by their time limits, which end them early when they must."""
+
+    def __init__(self) -> None:
+        self._limits: set[asyncio.Timeout] = set()
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextmanager
+    def including(self, limit: asyncio.Timeout) -> Iterator[None]:
+        self._limits.add(limit)
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._limits.discard(limit)
+            if not self._limits:
+                self._none.set()
+
+    async def wait_until_none(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._none.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def end_now(self) -> None:
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("this process is stopping", remedy="try again, here or elsewhere")
 
 
 def _is_health(name: str) -> bool:
