@@ -149,6 +149,26 @@ def compute_ecdh_with_point(secret: SecretKey, point: Point) -> bytes:
     return bytes(FFI.buffer(output))
 
 
+def compute_shared_point(secret: SecretKey, point: Point) -> Point:
+    """Return secret * point in constant time: ECDH without the hash. InvalidInput for infinity."""
+    if point.is_infinity:
+        raise InvalidInput("infinity is no public key")
+    output = FFI.new("unsigned char[65]", b"\x04" + bytes(64))
+    _require(LIB.secp256k1_ecdh(CONTEXT, output + 1, point.raw, secret.raw, _COPY_COORDINATES, FFI.NULL))
+    return Point.from_bytes(bytes(FFI.buffer(output)))
+
+
+def _copy_coordinates(output: Any, x: Any, y: Any, _data: object) -> int:  # noqa: ANN401 - cffi publishes no types
+    FFI.memmove(output, x, 32)
+    FFI.memmove(output + 32, y, 32)
+    return 1
+
+
+_COPY_COORDINATES = FFI.callback(
+    "int(unsigned char *, unsigned char *, unsigned char *, void *)", _copy_coordinates, error=0
+)
+
+
 def _copy(secret: SecretKey) -> Any:  # noqa: ANN401 - cffi publishes no types
     result = FFI.new("unsigned char[32]")
     FFI.memmove(result, secret.raw, 32)

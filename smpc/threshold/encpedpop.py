@@ -43,7 +43,7 @@ def build_encrypted_contribution(
 
     The nonce is derived from the same seed as the shares: never two different share vectors under one set of pads.
     """
-    seed = tagged_hash(BIP_TAG + "encpedpop seed", host_secret.to_secret_bytes(), randomness, params.to_context_bytes())
+    seed = tagged_hash(BIP_TAG + "encpedpop seed", host_secret.to_secret_bytes(), randomness, params.context_bytes)
     aux32 = tagged_hash(BIP_TAG + "simplpedpop aux", seed)
     nonce = SecretKey.from_bytes(tagged_hash(BIP_TAG + "encpedpop secnonce", seed))
     nonce_key = bytes(compute_plain_key(nonce))
@@ -87,36 +87,37 @@ def decrypt_share(encrypted_sum: int, pads: tuple[SecretKey, ...], position: int
     return add_scalar(negate_secret(sum_secrets(pads[position], others)), encrypted_sum)
 
 
+def compute_pad(shared: bytes, nonce_key: bytes, params: SessionParams, receiver: int) -> SecretKey:
+    """Return the pad that masks a share to `receiver`, from the hashed ECDH secret of nonce and host key."""
+    context = _serialize_pad_context(params, receiver)
+    tag = BIP_TAG + "encpedpop ecdh"
+    return SecretKey.from_bytes(tagged_hash(tag, shared, nonce_key, params.host_keys[receiver], context))
+
+
 def _compute_sending_pad(
     host_secret: SecretKey, nonce: SecretKey, nonce_key: bytes, params: SessionParams, position: int, receiver: int
 ) -> SecretKey:
-    context = _serialize_pad_context(params, receiver)
     if receiver == position:
-        return _compute_own_pad(host_secret, nonce_key, context)
-    shared = compute_ecdh_with_point(nonce, params.host_points[receiver])
-    return _compute_pad(shared, nonce_key, params.host_keys[receiver], context)
+        return _compute_own_pad(host_secret, nonce_key, params, position)
+    return compute_pad(compute_ecdh_with_point(nonce, params.host_points[receiver]), nonce_key, params, receiver)
 
 
 def _compute_receiving_pad(
     host_secret: SecretKey, params: SessionParams, position: int, sender: int, nonce_key: bytes
 ) -> SecretKey:
-    context = _serialize_pad_context(params, position)
     if sender == position:
-        return _compute_own_pad(host_secret, nonce_key, context)
+        return _compute_own_pad(host_secret, nonce_key, params, position)
     if len(nonce_key) != 33:
         raise MalformedPoint("a public nonce has 33 bytes")
     shared = compute_ecdh_with_point(host_secret, Point.from_bytes(nonce_key))
-    return _compute_pad(shared, nonce_key, params.host_keys[position], context)
+    return compute_pad(shared, nonce_key, params, position)
 
 
-def _serialize_pad_context(params: SessionParams, receiver: int) -> bytes:
-    return receiver.to_bytes(4, "big") + params.to_context_bytes()
-
-
-def _compute_own_pad(host_secret: SecretKey, nonce_key: bytes, context: bytes) -> SecretKey:
+def _compute_own_pad(host_secret: SecretKey, nonce_key: bytes, params: SessionParams, position: int) -> SecretKey:
+    context = _serialize_pad_context(params, position)
     tag = BIP_TAG + "encaps_multi self_pad"
     return SecretKey.from_bytes(tagged_hash(tag, host_secret.to_secret_bytes(), nonce_key, context))
 
 
-def _compute_pad(shared: bytes, nonce_key: bytes, host_key: bytes, context: bytes) -> SecretKey:
-    return SecretKey.from_bytes(tagged_hash(BIP_TAG + "encpedpop ecdh", shared, nonce_key, host_key, context))
+def _serialize_pad_context(params: SessionParams, receiver: int) -> bytes:
+    return receiver.to_bytes(4, "big") + params.context_bytes

@@ -46,6 +46,8 @@ class SessionParams:
     host_keys: tuple[HostKey, ...]
     threshold: int
     host_points: tuple[Point, ...] = field(init=False, repr=False, compare=False)
+    context_bytes: bytes = field(init=False, repr=False, compare=False)
+    """t (4 bytes, big-endian) and all host keys: what every hash of the ceremony is bound to."""
 
     def __post_init__(self) -> None:
         """Refuse a bad threshold, a malformed key (infinity included) and a key that occurs twice."""
@@ -53,6 +55,7 @@ class SessionParams:
         if not 1 <= self.threshold <= self.size <= MAX_MEMBERS:
             raise BadThreshold(f"1 <= t <= n <= {MAX_MEMBERS} does not hold for t = {self.threshold}, n = {self.size}")
         object.__setattr__(self, "host_points", tuple(self._parse_host_key(i) for i in range(self.size)))
+        object.__setattr__(self, "context_bytes", self.threshold.to_bytes(4, "big") + b"".join(self.host_keys))
         first_seen: dict[bytes, int] = {}
         for position, key in enumerate(self.host_keys):
             if first_seen.setdefault(key, position) != position:
@@ -83,10 +86,6 @@ class SessionParams:
         except ValueError:
             raise InvalidHostSecret("the host secret key belongs to no member of this ceremony") from None
 
-    def to_context_bytes(self) -> bytes:
-        """Return t (4 bytes, big-endian) and all host keys: what every hash of the ceremony is bound to."""
-        return self.threshold.to_bytes(4, "big") + b"".join(self.host_keys)
-
 
 def hostpubkey_gen(host_secret: SecretKey) -> HostKey:
     """Return the host public key, 33 bytes (ChillDKG `hostpubkey_gen`)."""
@@ -95,4 +94,4 @@ def hostpubkey_gen(host_secret: SecretKey) -> HostKey:
 
 def params_hash(params: SessionParams) -> bytes:
     """Return the 32-byte hash that members compare to know that they agree on the parameters (ChillDKG)."""
-    return tagged_hash(BIP_TAG + "params_hash", params.to_context_bytes())
+    return tagged_hash(BIP_TAG + "params_hash", params.context_bytes)

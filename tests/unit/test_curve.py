@@ -22,6 +22,7 @@ from smpc.curve import (
     compute_plain_key,
     compute_point,
     compute_response,
+    compute_shared_point,
     compute_xonly,
     compute_xonly_key,
     ecdh,
@@ -243,6 +244,13 @@ def test_ecdh_agrees_on_both_sides() -> None:
     a, b = _secret(11), _secret(12)
     shared = compute_point(a).multiply(12).to_bytes()
     assert ecdh(a, compute_plain_key(b)) == ecdh(b, compute_plain_key(a)) == hashlib.sha256(shared).digest()
+
+
+def test_shared_point_is_the_product() -> None:
+    point = multiply_generator(12)
+    assert compute_shared_point(_secret(11), point) == multiply_generator(132)
+    with pytest.raises(InvalidInput):
+        compute_shared_point(_secret(11), Point())
 
 
 def test_illegal_argument_raises_and_does_not_abort_the_process() -> None:
