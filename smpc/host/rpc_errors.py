@@ -11,6 +11,7 @@ from typing import Final
 import grpc
 import grpc.aio
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -118,14 +119,14 @@ def _classify(error: BridgeError) -> tuple[str, grpc.StatusCode]:
 
 
 def _find_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
+    info = error_details_pb2.ErrorInfo()
     try:
         status = rpc_status.from_call(error)
-    except ValueError:
-        return None  # the trailer contradicts the status: believe the status alone
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details if status is not None else ():
-        if detail.Unpack(info) and info.domain == DOMAIN:
-            return info
+        for detail in status.details if status is not None else ():
+            if detail.Unpack(info) and info.domain == DOMAIN:
+                return info
+    except (ValueError, DecodeError):
+        return None  # the trailer is broken or contradicts the status: believe the status alone
     return None
 
 
