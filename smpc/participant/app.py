@@ -1,0 +1,226 @@
+"""The pod as a process: opens identity and log, follows its own nodes, serves the coordinator until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from pegbridge.v1 import dkg_pb2_grpc, participant_pb2_grpc, signing_pb2_grpc
+from smpc.curve import SecretKey, blind_context
+from smpc.errors import BridgeError, ConfigError
+from smpc.host.counters import Counters
+from smpc.host.gates import EVERY_ROLE, Access, AccessGate
+from smpc.host.grpc_channel import RpcChannel
+from smpc.host.grpc_server import OWN_SERVICES, RpcServer
+from smpc.host.interceptors import GuardedCalls
+from smpc.host.peer import PeerRole
+from smpc.host.process import lock_data_directory, raise_file_limit, stop_on_signals
+from smpc.node.bitcoind import BitcoindNode
+from smpc.node.consensus_client import ConsensusClient
+from smpc.node.genesis import load_genesis
+from smpc.node.ports import BitcoinNode
+from smpc.node.replica import Replica
+from smpc.params import find_preset
+from smpc.participant.ceremonies import Ceremonies
+from smpc.participant.config import PodConfig
+from smpc.participant.duty_keeper import DutyKeeper
+from smpc.participant.gather import FactGatherer
+from smpc.participant.keystore import open_keystore
+from smpc.participant.reviewer import Reviewer
+from smpc.participant.servicers import Desk, DkgServicer, SigningServicer
+from smpc.participant.shares import ShareRing
+from smpc.participant.signer import Signer
+from smpc.participant.signing_claims import SpendClaim
+from smpc.participant.signing_log import SigningLog
+from smpc.participant.status_servicer import ParticipantServicer
+
+log = structlog.get_logger()
+
+DRAIN_SECONDS: Final = 10.0
+"""How long running calls may take to end after SIGTERM."""
+
+LOG_NAME: Final = "log.sqlite"
+
+COORDINATOR_ONLY: Final[Access] = frozenset({PeerRole.COORDINATOR})
+RULES: Final[dict[str, Access]] = {
+    "pegbridge.v1.DkgService": COORDINATOR_ONLY,
+    "pegbridge.v1.SigningService": COORDINATOR_ONLY,
+    "pegbridge.v1.ParticipantService": EVERY_ROLE - {PeerRole.USER},
+    **OWN_SERVICES,
+}
+"""Who may call what: signing and ceremonies are a coordinator's alone."""
+
+
+async def run_pod(config: PodConfig) -> None:
+    """Run until SIGTERM or SIGINT; ConfigError, Refused or CheckFailed when the pod must not start."""
+    raise_file_limit()
+    stopped = stop_on_signals()
+    with lock_data_directory(config.data_dir):
+        secret = open_keystore(config.keystore, config.passphrase.read_passphrase(), network=config.network)
+        async with AsyncExitStack() as stack:
+            pod = await stack.enter_async_context(open_pod(config, secret))
+            await pod.serve_until(stopped)
+
+
+@asynccontextmanager
+async def open_pod(config: PodConfig, secret: SecretKey) -> AsyncIterator[Pod]:
+    """Open everything a pod needs and close it again; its replica is caught up when this returns."""
+    genesis = load_genesis(config.genesis)
+    if genesis.network is not config.network:
+        raise ConfigError(f"the genesis file is for {genesis.network}, the pod for {config.network}")
+    ring = ShareRing(secret, config.network)
+    blind_context(secret.to_secret_bytes())
+    channel = RpcChannel(config.consensus, config.tls)
+    async with BitcoindNode(config.bitcoind.build_endpoint(), config.network) as node:
+        try:
+            consensus = ConsensusClient(channel)
+            replica = Replica(consensus, genesis, find_preset(config.network))
+            signing_log = open_signing_log(config, ring)
+            try:
+                yield Pod(config, secret, ring, node, consensus, replica, signing_log)
+            finally:
+                signing_log.close()
+        finally:
+            await channel.close()
+
+
+class Pod:
+    """One participant: its replica, its judgement, its signer and its server."""
+
+    def __init__(
+        self,
+        config: PodConfig,
+        secret: SecretKey,
+        ring: ShareRing,
+        node: BitcoinNode,
+        consensus: ConsensusClient,
+        replica: Replica,
+        signing_log: SigningLog,
+    ) -> None:
+        self._config = config
+        self._ring = ring
+        self._replica = replica
+        self._log = signing_log
+        self._node = node
+        self._broadcasts: set[asyncio.Task[None]] = set()
+        self._duties = DutyKeeper(identity_secret=secret, ring=ring, consensus=consensus, view=lambda: replica.ledger)
+        gatherer = FactGatherer(node, blocklist=read_blocklist(config.blocklist))
+        reviewer = Reviewer(
+            ring=ring,
+            signing_log=signing_log,
+            gatherer=gatherer,
+            view=lambda: replica.ledger,
+            paused=config.paused,
+        )
+        self._signer = Signer(
+            ring=ring,
+            signing_log=signing_log,
+            reviewer=reviewer,
+            view=lambda: replica.ledger,
+            broadcast=self._broadcast,
+        )
+
+    async def serve_until(self, stopped: asyncio.Event) -> None:
+        """Catch up, merge what is recorded into the log, then serve; on the way out let running calls end."""
+        server = self._build_server()
+        host, port = split_address(self._config.listen)
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(self._replica.run())
+            await self._replica.wait_until_caught_up()
+            self._take_stock()
+            keeping = group.create_task(self._keep_up())
+            bound = await server.start(host, port)
+            log.info("pod.started", port=bound, identity=self._ring.identity.hex(), height=self._replica.ledger.height)
+            await stopped.wait()
+            drained = await server.stop(DRAIN_SECONDS)
+            log.info("pod.stopped", drained=drained)
+            keeping.cancel()
+            following.cancel()
+
+    def _take_stock(self) -> None:
+        """Before anything is signed: restore shares, and let the log forbid what recorded intents forbid (F12)."""
+        ledger = self._replica.ledger
+        self._ring.refresh(ledger.epochs)
+        standing = (entry.intent for entry in ledger.intents.values() if entry.status.is_standing)
+        added = self._log.merge_recorded_intents(
+            (SpendClaim.from_intent(intent) for intent in standing), height=ledger.height
+        )
+        log.info("log.merged", added=added)
+
+    async def _keep_up(self) -> None:
+        """After every final block: new shares, own duties, expired sessions."""
+        height = self._replica.ledger.height
+        while True:
+            await self._duties.perform()
+            height = await self._replica.wait_for_next(height)
+            self._ring.refresh(self._replica.ledger.epochs)
+            self._signer.advance(height)
+
+    def _broadcast(self, raw: bytes) -> None:
+        """Hand a completed transaction to my own node, beside the answer: the coordinator may not."""
+        task = asyncio.get_running_loop().create_task(self._send(raw))
+        self._broadcasts.add(task)
+        task.add_done_callback(self._broadcasts.discard)
+
+    async def _send(self, raw: bytes) -> None:
+        try:
+            await self._node.broadcast(raw)
+        except BridgeError as reason:
+            log.info("transaction.not_sent", reason=reason.message)
+
+    def _build_server(self) -> RpcServer:
+        gates = [AccessGate(self._config.network, RULES)]
+        server = RpcServer(GuardedCalls(gates, Counters()), self._config.tls)
+        desk = Desk(self._replica)
+        ceremonies = Ceremonies(self._ring, self._config.network)
+        dkg_pb2_grpc.add_DkgServiceServicer_to_server(DkgServicer(desk, ceremonies, self._ring), server.grpc)
+        signing_pb2_grpc.add_SigningServiceServicer_to_server(SigningServicer(desk, self._signer), server.grpc)
+        participant = ParticipantServicer(
+            ring=self._ring,
+            signer=self._signer,
+            signing_log=self._log,
+            node=self._node,
+            view=lambda: self._replica.ledger,
+            paused=self._config.paused,
+        )
+        participant_pb2_grpc.add_ParticipantServiceServicer_to_server(participant, server.grpc)
+        server.announce(f"pegbridge.v1.{name}" for name in ("DkgService", "SigningService", "ParticipantService"))
+        return server
+
+
+def open_signing_log(config: PodConfig, ring: ShareRing) -> SigningLog:
+    """Open the pod's signing log; create it only where none was ever opened beside this keystore.
+
+    A log that vanished is no new pod's: what it forbade is partly known to the ledger alone, so an operator decides.
+    """
+    path = config.data_dir / LOG_NAME
+    marker = config.data_dir / f"{LOG_NAME}.created"
+    if not path.exists() and not marker.exists():
+        opened = SigningLog.create(path, network=config.network, identity=ring.identity)
+        marker.touch(mode=0o600)
+        return opened
+    return SigningLog.open(path, network=config.network, identity=ring.identity)
+
+
+def read_blocklist(path: Path | None) -> frozenset[str]:
+    """Return the blocklist's entries: one outpoint, txid, script or address per line; `#` begins a comment."""
+    if path is None:
+        return frozenset()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"cannot read the blocklist {path}: {error.strerror}", remedy="check the path") from error
+    return frozenset(entry for line in lines if (entry := line.partition("#")[0].strip()))
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Split `host:port`; ConfigError when it is not one."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(f"listen address {text[:100]!r} must be host:port", remedy="correct `listen`")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,79 @@
+"""Does what the ledger says this member owes: announces host keys and confirms the emergency preimage."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from smpc.curve import SecretKey, sign_schnorr
+from smpc.errors import BridgeError, CheckFailed, TimedOut, Unavailable
+from smpc.host.sealing import build_preimage_context, open_sealed
+from smpc.node.consensus import ConsensusNode
+from smpc.participant.duties import Duty, HostKeyDue, PreimageDue, find_duties
+from smpc.participant.shares import ShareRing
+from smpc.protocol.ledger import Ledger
+from smpc.protocol.records import HostKeyAnnounced, PreimageConfirmed, Record
+from smpc.threshold.dkg import hostpubkey_gen
+from smpc.types import KaonHeight, Signature
+
+log = structlog.get_logger()
+
+REPEAT_AFTER: Final = 10
+"""Final blocks after which a duty that the ledger still does not show is done again."""
+
+
+class DutyKeeper:
+    """Submits this member's records through its own consensus node; a coordinator has no part in it."""
+
+    def __init__(
+        self, *, identity_secret: SecretKey, ring: ShareRing, consensus: ConsensusNode, view: Callable[[], Ledger]
+    ) -> None:
+        self._secret = identity_secret
+        self._ring = ring
+        self._consensus = consensus
+        self._view = view
+        self._done: dict[Duty, KaonHeight] = {}
+
+    async def perform(self) -> None:
+        """Do every duty that is due and not on its way; what fails is tried again at a later block."""
+        ledger = self._view()
+        for duty in find_duties(ledger.epochs, self._ring.identity, ledger.height):
+            done = self._done.get(duty)
+            if done is not None and ledger.height < done + REPEAT_AFTER:
+                continue
+            try:
+                await self._consensus.submit(self._build(duty, ledger))
+                log.info("duty.performed", duty=type(duty).__name__)
+            except (Unavailable, TimedOut) as reason:
+                log.warning("duty.postponed", duty=type(duty).__name__, reason=reason.message)
+                return
+            except BridgeError as reason:
+                log.warning("duty.refused", duty=type(duty).__name__, reason=reason.message)
+            self._done[duty] = ledger.height
+
+    def _build(self, duty: Duty, ledger: Ledger) -> Record:
+        if isinstance(duty, HostKeyDue):
+            return self._announce(duty, ledger)
+        return self._confirm(duty, ledger)
+
+    def _announce(self, duty: HostKeyDue, ledger: Ledger) -> HostKeyAnnounced:
+        host_key = hostpubkey_gen(self._ring.derive_host_secret(duty.group, duty.attempt))
+        network, identity = ledger.params.network, self._ring.identity
+        unsigned = HostKeyAnnounced(network, duty.group, duty.attempt, identity, host_key, Signature(bytes(64)))
+        signature = sign_schnorr(self._secret, unsigned.digest, os.urandom(32))
+        return HostKeyAnnounced(network, duty.group, duty.attempt, identity, host_key, signature)
+
+    def _confirm(self, duty: PreimageDue, ledger: Ledger) -> PreimageConfirmed:
+        entry = ledger.epochs[duty.epoch]
+        network, identity = ledger.params.network, self._ring.identity
+        context = build_preimage_context(network, duty.epoch)
+        preimage = open_sealed(entry.sealed_preimages[identity], self._secret, context)
+        if hashlib.sha256(preimage).digest() != entry.preimage_hash:
+            raise CheckFailed(f"the sealed preimage of epoch {duty.epoch} does not open to its hash")
+        unsigned = PreimageConfirmed(network, duty.epoch, identity, Signature(bytes(64)))
+        signature = sign_schnorr(self._secret, unsigned.digest, os.urandom(32))
+        return PreimageConfirmed(network, duty.epoch, identity, signature)
