@@ -199,7 +199,7 @@ def test_every_status_without_details_becomes_a_bridge_error(code: grpc.StatusCo
 
 def broken_detail() -> bytes:
     detail = any_pb2.Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff" * 9)
-    return status_pb2.Status(code=14, message="gone", details=[detail]).SerializeToString()
+    return bytes(status_pb2.Status(code=14, message="gone", details=[detail]).SerializeToString())
 
 
 @pytest.mark.parametrize("trailer", [b"", b"\xff" * 50, status_pb2.Status(code=5).SerializeToString(), broken_detail()])
