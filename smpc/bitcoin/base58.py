@@ -33,6 +33,6 @@ def decode_base58check(text: str) -> bytes:
         number = number * 58 + _VALUE_OF[char]
     zeros = len(text) - len(text.lstrip("1"))
     data = bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
-    if len(data) < 5 or compute_double_sha256(data[:-4])[:4] != data[-4:]:
+    if len(data) < 4 or compute_double_sha256(data[:-4])[:4] != data[-4:]:
         raise InvalidInput("Base58 text has a wrong checksum: at least one character is mistyped")
     return data[:-4]

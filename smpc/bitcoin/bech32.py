@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -10,6 +12,11 @@ from smpc.errors import InvalidInput
 _CHARSET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _VALUE_OF: Final = {char: value for value, char in enumerate(_CHARSET)}
 _GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+_REDUCTION: Final = tuple(
+    functools.reduce(operator.xor, (_GENERATOR[place] for place in range(5) if top >> place & 1), 0)
+    for top in range(32)
+)
+"""What each value of the five bits shifted out adds to the checksum."""
 _BECH32: Final = 1
 _BECH32M: Final = 0x2BC830A3
 _MAX_LENGTH: Final = 90
@@ -61,11 +68,7 @@ def _expand(hrp: str) -> list[int]:
 def _compute_polymod(values: Iterable[int]) -> int:
     check = 1
     for value in values:
-        top = check >> 25
-        check = (check & 0x1FFFFFF) << 5 ^ value
-        for place, generator in enumerate(_GENERATOR):
-            if top >> place & 1:
-                check ^= generator
+        check = (check & 0x1FFFFFF) << 5 ^ value ^ _REDUCTION[check >> 25]
     return check
 
 

@@ -6,10 +6,10 @@ milliseconds however many scripts are watched. Everything it returns is checked 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from smpc.bitcoin.reader import Reader, to_compact_size
 from smpc.bitcoin.transaction import Transaction, compute_double_sha256, read_transaction
@@ -20,6 +20,17 @@ HEADER_BYTES: Final = 80
 MAX_BLOCK_BYTES: Final = 4_000_000
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class WatchedScripts(Protocol[T_co]):
+    """What to look for: any mapping from scriptPubKeys to what the caller keeps for each."""
+
+    def __contains__(self, script: object, /) -> bool:
+        """Tell whether the script is watched."""
+
+    def __getitem__(self, script: Script, /) -> T_co:
+        """Return what is kept for a watched script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,7 @@ def compute_merkle_root(txids: Sequence[Txid]) -> bytes:
     return level[0]
 
 
-def find_outputs_paying(raw_block: bytes, scripts: Mapping[bytes, T]) -> list[Match[T]]:
+def find_outputs_paying(raw_block: bytes, scripts: WatchedScripts[T]) -> list[Match[T]]:
     """Return every output of the block whose scriptPubKey is a key of `scripts`, in block order.
 
     InvalidInput when the bytes are not exactly one block.
@@ -101,11 +112,11 @@ def find_outputs_paying(raw_block: bytes, scripts: Mapping[bytes, T]) -> list[Ma
 
 def find_spends_of(raw_block: bytes, outpoints: Container[Outpoint]) -> list[Spend]:
     """Return every input of the block that spends one of `outpoints`, in block order; InvalidInput as above."""
-    empty: Mapping[bytes, None] = {}
+    empty: dict[Script, None] = {}
     return list(scan_block(raw_block, empty, outpoints).spends)
 
 
-def scan_block(raw_block: bytes, scripts: Mapping[bytes, T], outpoints: Container[Outpoint]) -> BlockScan[T]:
+def scan_block(raw_block: bytes, scripts: WatchedScripts[T], outpoints: Container[Outpoint]) -> BlockScan[T]:
     """Find the outputs paying `scripts` and the spends of `outpoints` in one pass; InvalidInput as above."""
     raw = _check_size(raw_block)
     try:
@@ -127,7 +138,7 @@ def _hash_header(raw: bytes) -> BlockHash:
     return BlockHash(compute_double_sha256(raw[:HEADER_BYTES]))
 
 
-def _walk(raw: bytes, scripts: Mapping[bytes, T], outpoints: Container[Outpoint]) -> Iterator[Match[T] | Spend]:
+def _walk(raw: bytes, scripts: WatchedScripts[T], outpoints: Container[Outpoint]) -> Iterator[Match[T] | Spend]:
     """Yield the finds of each transaction; IndexError when a length points beyond the end."""
     watch_spends = outpoints != ()
     count, at = _read_compact(raw, HEADER_BYTES)
@@ -163,7 +174,7 @@ def _walk_inputs(raw: bytes, at: int, outpoints: Container[Outpoint] | None) -> 
     return at, spent
 
 
-def _walk_outputs(raw: bytes, at: int, scripts: Mapping[bytes, T]) -> tuple[int, list[tuple[int, int, int]]]:
+def _walk_outputs(raw: bytes, at: int, scripts: WatchedScripts[T]) -> tuple[int, list[tuple[int, int, int]]]:
     """Return where the outputs end, and (position, start of the script, its size) of each that pays."""
     count, at = _read_compact(raw, at)
     paid: list[tuple[int, int, int]] = []
@@ -203,10 +214,10 @@ def _hash_body(version: bytes, body: bytes, locktime: bytes) -> Txid:
     return Txid(sha256(sha256(version + body + locktime).digest()).digest())
 
 
-def _build_match(raw: bytes, txid: Txid, scripts: Mapping[bytes, T], vout: int, start: int, size: int) -> Match[T]:
+def _build_match(raw: bytes, txid: Txid, scripts: WatchedScripts[T], vout: int, start: int, size: int) -> Match[T]:
     prefix = len(to_compact_size(size))
     value = int.from_bytes(raw[start - prefix - 8 : start - prefix], "little")
     if value > MAX_MONEY:
         raise InvalidInput(f"block has an output of {value} sat, more than can exist", remedy="distrust this node")
-    script = raw[start : start + size]
-    return Match(Outpoint(txid, vout), Sats(value), Script(script), scripts[script])
+    script = Script(raw[start : start + size])
+    return Match(Outpoint(txid, vout), Sats(value), script, scripts[script])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Final
 
 from smpc.errors import InvalidInput
@@ -11,6 +13,11 @@ _INPUT_CHARSET: Final = (
 )
 _CHECKSUM_CHARSET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATOR: Final = (0xF5DEE51989, 0xA9FDCA3312, 0x1BAB10E32D, 0x3706B1677A, 0x644D626FFD)
+_REDUCTION: Final = tuple(
+    functools.reduce(operator.xor, (_GENERATOR[place] for place in range(5) if top >> place & 1), 0)
+    for top in range(32)
+)
+"""What each value of the five bits shifted out adds to the checksum."""
 _POSITION_OF: Final = {char: position for position, char in enumerate(_INPUT_CHARSET)}
 
 
@@ -49,9 +56,4 @@ def verify_checksum(text: str) -> bool:
 
 
 def _advance(check: int, value: int) -> int:
-    top = check >> 35
-    check = (check & 0x7FFFFFFFF) << 5 ^ value
-    for place, generator in enumerate(_GENERATOR):
-        if top >> place & 1:
-            check ^= generator
-    return check
+    return (check & 0x7FFFFFFFF) << 5 ^ value ^ _REDUCTION[check >> 35]

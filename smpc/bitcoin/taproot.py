@@ -19,15 +19,15 @@ from smpc.bitcoin.script import (
     build_rejection_leaf,
     build_transfer_leaf,
 )
-from smpc.curve import tagged_hash, tweak_plain_key
+from smpc.curve import Point, parse_scalar, tagged_hash
 from smpc.errors import NotFound
 from smpc.params import Params
-from smpc.types import PlainKey, Script, TermsHash, XOnlyKey
+from smpc.types import Script, TermsHash, XOnlyKey
 
 LEAF_VERSION: Final = 0xC0
 """The only defined tap leaf version (BIP 342)."""
 
-_NUMS_PLAIN: Final = PlainKey(b"\x02" + NUMS_KEY)
+_NUMS_POINT: Final = Point.from_bytes(b"\x02" + NUMS_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,8 @@ def verify_leaf_proof(leaf_script: bytes, control_block: bytes, output_script: b
 
 
 def _tweak(root: bytes, leaves: tuple[TapLeaf, ...]) -> TapTree:
-    plain = tweak_plain_key(_NUMS_PLAIN, tagged_hash("TapTweak", NUMS_KEY, root))
+    tweak = parse_scalar(tagged_hash("TapTweak", NUMS_KEY, root))
+    plain = _NUMS_POINT.add_generator(tweak).to_plain_key()
     return TapTree(leaves, root, XOnlyKey(plain[1:]), plain[0] & 1)
 
 
