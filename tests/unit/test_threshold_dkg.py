@@ -11,14 +11,12 @@ from smpc.errors import Conflict, CoordinatorFault, InvalidInput, MemberFault, U
 from smpc.threshold.complaint import ShareComplaint, participant_complain, verify_complaint
 from smpc.threshold.dkg import (
     DkgOutput,
-    ParticipantState1,
     SessionParams,
     ShareFault,
     coordinator_finalize,
     coordinator_investigate,
     coordinator_recover,
     coordinator_step1,
-    hostpubkey_gen,
     participant_finalize,
     participant_investigate,
     participant_recover,
@@ -28,53 +26,14 @@ from smpc.threshold.dkg import (
 )
 from smpc.threshold.frost import SigningTask, TweakContext
 from smpc.threshold.lagrange import compute_point_at_zero
-from smpc.threshold.messages import CoordinatorMessage1, InvestigationMessage, ParticipantMessage1
+from smpc.threshold.messages import CoordinatorMessage1, InvestigationMessage
 from smpc.threshold.params import InvalidHostKey, InvalidHostSecret
 from smpc.threshold.readiness import compute_readiness_sets
 from smpc.types import HostKey
+from tests.unit.threshold_ceremony import Ceremony
 from tests.unit.threshold_groups import DealtGroup, deal_group, seed
 
 OFF_CURVE = b"\x02" + bytes.fromhex("eefdea4cdb677750a420fee807eacf21eb9898ae79b9768766e4faa04a2d4a34")
-
-
-class Ceremony:
-    """A ceremony of `size` members up to the point where a test interferes."""
-
-    def __init__(self, threshold: int, size: int, label: object = 0) -> None:
-        self.secrets = [SecretKey.generate(seed("host", label, member)) for member in range(size)]
-        self.params = SessionParams(tuple(hostpubkey_gen(secret) for secret in self.secrets), threshold)
-        self.states: list[ParticipantState1] = []
-        self.messages: list[bytes] = []
-        for member, secret in enumerate(self.secrets):
-            state, message = participant_step1(secret, self.params, seed("step1", label, member))
-            self.states.append(state)
-            self.messages.append(message)
-
-    def parse(self, member: int) -> ParticipantMessage1:
-        """Return a member's first message, parsed."""
-        return ParticipantMessage1.from_bytes(
-            self.messages[member], threshold=self.params.threshold, size=self.params.size
-        )
-
-    def alter_share(self, sender: int, receiver: int) -> None:
-        """Let `sender` send a wrong share to `receiver` alone."""
-        message = self.parse(sender)
-        shares = list(message.encrypted_shares)
-        shares[receiver] = (shares[receiver] + 1) % ORDER
-        self.messages[sender] = replace(message, encrypted_shares=tuple(shares)).to_bytes()
-
-    def finish(self) -> list[DkgOutput]:
-        """Run the rest honestly."""
-        state, answer = coordinator_step1(self.messages, self.params)
-        seconds = [
-            participant_step2(secret, own, answer, seed("aux", member))
-            for member, (secret, own) in enumerate(zip(self.secrets, self.states, strict=True))
-        ]
-        certificate, output = coordinator_finalize(state, [signature for _, signature in seconds])
-        outputs = [participant_finalize(second, certificate) for second, _ in seconds]
-        assert all(own.group == output.group for own in outputs)
-        assert all(own.recovery_data == output.recovery_data for own in outputs)
-        return outputs
 
 
 def _to_group(outputs: list[DkgOutput]) -> DealtGroup:
