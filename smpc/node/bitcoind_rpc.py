@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from itertools import count
 from types import TracebackType
 from typing import Final, Self
@@ -13,8 +14,12 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from smpc.errors import CheckFailed, ConfigError, TimedOut, Unavailable
+from smpc.node.bitcoind_batch import CallBatcher
 from smpc.node.bitcoind_endpoint import RpcEndpoint, read_credentials
-from smpc.node.bitcoind_json import Fields, JsonValue, parse_json
+from smpc.node.bitcoind_json import JsonValue
+from smpc.node.bitcoind_reply import Call, Outcome, RpcError, Unauthorized, read_outcomes
+
+__all__ = ["BATCHED", "IDEMPOTENT", "MAX_REPLY_BYTES", "BitcoindRpc", "RpcError"]
 
 log = structlog.get_logger(__name__)
 
@@ -28,11 +33,6 @@ KEEPALIVE_SECONDS: Final = 15.0
 """Half of bitcoind's default idle timeout (-rpcservertimeout=30), so that no call goes out on a closing connection."""
 
 CONNECT_SECONDS: Final = 5.0
-
-RPC_IN_WARMUP: Final = -28
-RPC_METHOD_NOT_FOUND: Final = -32601
-
-_LOG_REMEDY: Final = "look at the node's log"
 
 IDEMPOTENT: Final = frozenset(
     {
@@ -54,21 +54,8 @@ IDEMPOTENT: Final = frozenset(
 )
 """The only calls that are ever sent again after a failure."""
 
-
-class RpcError(Unavailable):
-    """The node answered a call with an error. `rpc_code` and `rpc_message` are bitcoind's own."""
-
-    default_code = "BITCOIND_REFUSED_CALL"
-
-    def __init__(self, method: str, rpc_code: int, rpc_message: str) -> None:
-        remedy = "install Bitcoin Core or Knots 28 or later" if rpc_code == RPC_METHOD_NOT_FOUND else _LOG_REMEDY
-        super().__init__(f"the Bitcoin node refused {method}: {rpc_message[:500]} ({rpc_code})", remedy=remedy)
-        self.rpc_code = rpc_code
-        self.rpc_message = rpc_message
-
-
-class _Unauthorized(Exception):
-    """HTTP 401."""
+BATCHED: Final = frozenset({"getblockheader", "getmempoolentry", "gettxout", "gettxspendingprevout"})
+"""Calls with small answers, which a review makes for every input: those of one moment share a request."""
 
 
 class BitcoindRpc:
@@ -79,6 +66,7 @@ class BitcoindRpc:
         self._ids = count(1)
         self._credentials: tuple[str, str] | None = None
         self._failures = 0
+        self._batcher = CallBatcher(self._exchange_batch)
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             limits=httpx.Limits(
@@ -100,6 +88,7 @@ class BitcoindRpc:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        await self._batcher.aclose()
         await self._client.aclose()
 
     async def call(self, method: str, *params: JsonValue) -> JsonValue:
@@ -130,8 +119,12 @@ class BitcoindRpc:
         return await retrying(self._call_once, method, params)
 
     async def _call_once(self, method: str, params: tuple[JsonValue, ...]) -> JsonValue:
+        call = Call(next(self._ids), method, params)
         try:
-            result = await self._call_authorized(method, params)
+            if method in BATCHED:
+                result = await self._batcher.call(call)
+            else:
+                result = (await self._exchange_authorized((call,)))[0].unwrap()
         except RpcError:
             self._note_success(method)
             raise
@@ -141,27 +134,27 @@ class BitcoindRpc:
         self._note_success(method)
         return result
 
-    async def _call_authorized(self, method: str, params: tuple[JsonValue, ...]) -> JsonValue:
+    async def _exchange_authorized(self, calls: Sequence[Call]) -> Sequence[Outcome]:
         used = self._credentials or read_credentials(self._endpoint.auth)
         try:
-            return await self._exchange(method, params, used)
-        except _Unauthorized:
+            return await self._exchange(calls, used)
+        except Unauthorized:
             pass
         # 401: nothing was executed. A node that has restarted has a new cookie; anything else is configuration.
         fresh = read_credentials(self._endpoint.auth)
         try:
             if fresh != used:
-                return await self._exchange(method, params, fresh)
-        except _Unauthorized:
+                return await self._exchange(calls, fresh)
+        except Unauthorized:
             pass
         raise ConfigError(
             f"the Bitcoin node at {self._endpoint.url} does not accept our credentials (HTTP 401)",
             remedy="check the cookie file or the user and password against the node's data directory",
         )
 
-    async def _exchange(self, method: str, params: tuple[JsonValue, ...], credentials: tuple[str, str]) -> JsonValue:
-        request_id = next(self._ids)
-        body = json.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}).encode()
+    async def _exchange(self, calls: Sequence[Call], credentials: tuple[str, str]) -> Sequence[Outcome]:
+        asked = [call.to_json() for call in calls]
+        body = json.dumps(asked if len(asked) > 1 else asked[0]).encode()
         try:
             async with self._client.stream(
                 "POST", self._endpoint.url, content=body, auth=httpx.BasicAuth(*credentials)
@@ -172,8 +165,17 @@ class BitcoindRpc:
                 f"cannot reach the Bitcoin node at {self._endpoint.url}: {type(error).__name__} {error}",
                 remedy="is bitcoind running, and is this its RPC address?",
             ) from None
+        outcomes = read_outcomes(calls, response.status_code, reply)
         self._credentials = credentials
-        return _read_result(method, request_id, response.status_code, reply)
+        return outcomes
+
+    async def _exchange_batch(self, calls: Sequence[Call]) -> Sequence[Outcome]:
+        # A batch outlives callers that were cancelled, so it has a deadline of its own.
+        try:
+            async with asyncio.timeout(self._endpoint.deadline_seconds):
+                return await self._exchange_authorized(calls)
+        except TimeoutError:
+            raise Unavailable("the Bitcoin node did not answer in time") from None
 
     def _note_failure(self, method: str, reason: str) -> None:
         self._failures += 1
@@ -203,40 +205,3 @@ async def _read_bounded(response: httpx.Response) -> bytes:
             )
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _read_result(method: str, request_id: int, status: int, body: bytes) -> JsonValue:
-    if status == httpx.codes.UNAUTHORIZED:
-        raise _Unauthorized
-    if status == httpx.codes.FORBIDDEN:
-        raise ConfigError(
-            "the Bitcoin node forbids this client (HTTP 403)", remedy="see -rpcallowip and -rpcwhitelist of the node"
-        )
-    if status == httpx.codes.SERVICE_UNAVAILABLE:
-        raise Unavailable("the Bitcoin node's work queue is full (HTTP 503)", remedy="raise -rpcworkqueue, or wait")
-    reply = Fields.from_reply(method, _parse_body(status, body))
-    if reply.has("error"):
-        _raise_rpc_error(method, reply.read_object("error"))
-    if reply.read_count("id") != request_id or "result" not in reply.values:
-        raise CheckFailed(f"the Bitcoin node answered another question than {method}")
-    return reply.values["result"]
-
-
-def _parse_body(status: int, body: bytes) -> JsonValue:
-    try:
-        return parse_json(body)
-    except CheckFailed:
-        if status < httpx.codes.BAD_REQUEST:
-            raise
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise Unavailable(f"the Bitcoin node answered HTTP {status} without JSON", remedy=_LOG_REMEDY)
-    raise ConfigError(
-        f"what answers at the Bitcoin node's address says HTTP {status}", remedy="check the RPC host, port and wallet"
-    )
-
-
-def _raise_rpc_error(method: str, error: Fields) -> None:
-    code, message = error.read_count("code"), error.read_text("message")
-    if code == RPC_IN_WARMUP:
-        raise Unavailable(f"the Bitcoin node is starting: {message[:200]}", remedy="wait until it has loaded its chain")
-    raise RpcError(method, code, message)

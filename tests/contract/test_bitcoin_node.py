@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -149,6 +150,14 @@ class TestOutputs:
         output = await world.node.fetch_output(coinbase.outpoint(0), include_mempool=False)
         assert output is not None
         assert output.is_coinbase
+
+    async def test_many_questions_at_once_get_each_its_own_answer(self, world: BitcoinWorld) -> None:
+        coins = [world.fund(50_000 + number) for number in range(3)]
+        asked = [*coins, Outpoint(NOBODY, 0)] * 60
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(world.node.fetch_output(coin, include_mempool=False)) for coin in asked]
+        values = [output.value if (output := task.result()) else None for task in tasks]
+        assert values == [50_000, 50_001, 50_002, None] * 60
 
     @pytest.mark.parametrize("vout", [0, 0xFFFFFFFF])
     async def test_invented_output_does_not_exist(self, world: BitcoinWorld, vout: int) -> None:

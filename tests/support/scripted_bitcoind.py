@@ -21,7 +21,17 @@ class Request:
 
     number: int
     headers: Mapping[str, str]
-    call: Mapping[str, Any]
+    body: Any
+
+    @property
+    def calls(self) -> list[Mapping[str, Any]]:
+        """All calls of the request, which is one or a batch."""
+        return self.body if isinstance(self.body, list) else [self.body]
+
+    @property
+    def call(self) -> Mapping[str, Any]:
+        """The first call."""
+        return self.calls[0]
 
     @property
     def method(self) -> str:
