@@ -7,12 +7,12 @@ place; anything else is refused whole and changes nothing. After every record th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
 from smpc.curve import verify_schnorr
-from smpc.errors import BridgeError, Conflict, Halted, InvalidInput, Refused
+from smpc.errors import Conflict, Halted, InvalidInput, Refused
 from smpc.params import Params
 from smpc.protocol import (
     ledger_accounts,
@@ -80,14 +80,6 @@ _RULES: Final[Mapping[type[Any], Callable[[LedgerTables, Any], None]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which candidates the next block can hold, in order, and why the others cannot."""
-
-    accepted: tuple[Record, ...]
-    refused: tuple[tuple[Record, BridgeError], ...]
-
-
 class Ledger:
     """The consensus layer's state after the last applied block. The mappings are live, read-only views."""
 
@@ -118,8 +110,7 @@ class Ledger:
     def apply_block(self, block: KaonBlock) -> tuple[LedgerEvent, ...]:
         """Apply the next block whole and return what it did; on any error nothing has changed.
 
-        CheckFailed-like errors of a bad header or record are `Refused`, `InvalidInput` or `Conflict`; Halted when the
-        money identity breaks.
+        Refused, InvalidInput or Conflict for a bad header or record; Halted when the money identity breaks.
         """
         self._check_header(block)
         tables = self._tables
@@ -137,27 +128,30 @@ class Ledger:
 
     def check_record(self, record: Record) -> None:
         """Raise Refused, InvalidInput or Conflict when `record` alone could not stand in the next block."""
-        refused = self.select_records([record]).refused
-        if refused:
-            raise refused[0][1]
-
-    def select_records(self, candidates: Iterable[Record]) -> Selection:
-        """Try the candidates in order, each upon those accepted before it, as the next block would; changes nothing."""
-        accepted: list[Record] = []
-        refused: list[tuple[Record, BridgeError]] = []
-        tables = self._tables
-        tables.mark()
+        self.open_draft()
         try:
-            self._begin(KaonHeight(self.height + 1))
-            for record in candidates:
-                try:
-                    self._apply_or_undo(record)
-                    accepted.append(record)
-                except (Refused, InvalidInput, Conflict) as reason:
-                    refused.append((record, reason))
+            self.add_to_draft(record)
         finally:
-            tables.roll_back()
-        return Selection(tuple(accepted), tuple(refused))
+            self.drop_draft()
+
+    def open_draft(self) -> None:
+        """Begin a trial of the next block. Until `drop_draft` every query answers as if its records stood already."""
+        self._tables.mark()
+        self._begin(KaonHeight(self.height + 1))
+
+    def add_to_draft(self, record: Record) -> None:
+        """Apply a record in the open draft; Refused, InvalidInput or Conflict leave the draft as it was."""
+        self._tables.mark()
+        try:
+            self._apply(record)
+        except BaseException:
+            self._tables.roll_back()
+            raise
+        self._tables.accept()
+
+    def drop_draft(self) -> None:
+        """Undo the draft."""
+        self._tables.roll_back()
 
     # -------------------------------------------------------------- queries
 
@@ -267,15 +261,6 @@ class Ledger:
         _RULES[type(record)](tables, record)
         tables.put(tables.records, record_id, tables.head.height)
         tables.check_money()
-
-    def _apply_or_undo(self, record: Record) -> None:
-        self._tables.mark()
-        try:
-            self._apply(record)
-        except BaseException:
-            self._tables.roll_back()
-            raise
-        self._tables.accept()
 
 
 def replay(genesis: Genesis, params: Params, blocks: Sequence[KaonBlock]) -> Ledger:

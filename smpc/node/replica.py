@@ -1,0 +1,182 @@
+"""A process's own copy of the ledger: follows its consensus node, checks every block, applies what is final.
+
+Only final blocks (genesis says `depth`, step 1) reach the ledger, so a reorg of newer blocks changes nothing here. A
+block that contradicts a final one, or is not valid, halts the replica: its node must not be trusted any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Final, Self
+
+import structlog
+
+from smpc.errors import BridgeError, ConfigError, Conflict, Halted, InvalidInput, Refused
+from smpc.node.consensus import ConsensusNode
+from smpc.params import Params
+from smpc.protocol.ledger import Ledger
+from smpc.protocol.ledger_events import LedgerEvent
+from smpc.protocol.records import Genesis, KaonBlock
+from smpc.types import KaonHash, KaonHeight
+
+YIELD_EVERY: Final = 32
+"""Blocks applied in one go while catching up, before other tasks get a turn."""
+
+FinalBlock = tuple[KaonBlock, tuple[LedgerEvent, ...]]
+
+log = structlog.get_logger()
+
+
+class BlockFeed:
+    """The final blocks from the moment of subscription on, each with what it did. Close it, or use it in `with`."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._queue: asyncio.Queue[FinalBlock | BridgeError] = asyncio.Queue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __aiter__(self) -> AsyncIterator[FinalBlock]:
+        return self
+
+    async def __anext__(self) -> FinalBlock:
+        item = await self._queue.get()
+        if isinstance(item, BridgeError):
+            self._queue.put_nowait(item)
+            raise item
+        return item
+
+    def push(self, item: FinalBlock | BridgeError) -> None:
+        """Hand over the next block, or the reason why there will be none."""
+        self._queue.put_nowait(item)
+
+    def close(self) -> None:
+        """Stop collecting."""
+        self._replica.drop_feed(self)
+
+
+class Replica:
+    """The ledger at the highest final block. `run` must be running; everything else is read from it."""
+
+    def __init__(self, node: ConsensusNode, genesis: Genesis, params: Params) -> None:
+        self.ledger: Final = Ledger(genesis, params)
+        """The state at the highest final block applied."""
+        self.tip_height = KaonHeight(0)
+        """The newest block seen; the ledger lags it by the finality depth."""
+        self._node = node
+        self._depth = params.finality_depth
+        self._unfinal: deque[tuple[KaonBlock, KaonHash]] = deque()
+        self._feeds: list[BlockFeed] = []
+        self._moved = asyncio.Event()
+        self._failure: BridgeError | None = None
+
+    async def run(self) -> None:
+        """Follow the node for ever.
+
+        Halted when a block is not valid or contradicts a final one; ConfigError when the node is on another chain.
+        """
+        try:
+            await self._check_chain()
+            while True:
+                async with aclosing(self._watch()) as blocks:
+                    async for block in blocks:
+                        if not self._take(block):
+                            break
+        except BridgeError as failure:
+            self._fail(failure)
+            raise
+
+    def subscribe(self) -> BlockFeed:
+        """Return a feed of every final block applied from now on."""
+        feed = BlockFeed(self)
+        self._feeds.append(feed)
+        return feed
+
+    def drop_feed(self, feed: BlockFeed) -> None:
+        """Forget a feed."""
+        if feed in self._feeds:
+            self._feeds.remove(feed)
+
+    async def wait_for(self, predicate: Callable[[Ledger], object]) -> None:
+        """Return once `predicate(ledger)` is true, asked after every final block; raises what stopped the replica."""
+        while not predicate(self.ledger):
+            if self._failure is not None:
+                raise self._failure
+            await self._moved.wait()
+
+    async def wait_synced(self) -> None:
+        """Return once the ledger has reached what the node calls final now."""
+        final = (await self._node.fetch_tip()).final
+        await self.wait_for(lambda ledger: ledger.height >= final)
+
+    async def _check_chain(self) -> None:
+        tip = await self._node.fetch_tip()
+        own = self.ledger.genesis.genesis_hash
+        if tip.genesis_hash != own:
+            raise ConfigError(
+                f"the consensus node is on chain {tip.genesis_hash.hex()}, the genesis file says {own.hex()}",
+                remedy="point this process at its own network's consensus node",
+            )
+
+    async def _watch(self) -> AsyncGenerator[KaonBlock, None]:
+        handled = 0
+        async with aclosing(self._node.watch_blocks(KaonHeight(self._top_height() + 1))) as blocks:
+            async for block in blocks:
+                yield block
+                handled += 1
+                if handled % YIELD_EVERY == 0:
+                    await asyncio.sleep(0)
+
+    def _take(self, block: KaonBlock) -> bool:
+        top = self._unfinal[-1][1] if self._unfinal else self.ledger.block_hash
+        if block.parent != top:
+            self._step_back(block)
+            return False
+        self._unfinal.append((block, block.block_hash))
+        self.tip_height = block.height
+        while len(self._unfinal) > self._depth:
+            self._apply(self._unfinal.popleft()[0])
+        return True
+
+    def _step_back(self, block: KaonBlock) -> None:
+        if not self._unfinal:
+            raise Halted(
+                f"block {block.height} contradicts the final block {self.ledger.height}",
+                remedy="find out why the consensus node rewrote final blocks before anything is signed",
+            )
+        lost, _ = self._unfinal.pop()
+        self.tip_height = self._top_height()
+        log.warning("block.disconnected", height=lost.height)
+
+    def _apply(self, block: KaonBlock) -> None:
+        try:
+            events = self.ledger.apply_block(block)
+        except (Refused, InvalidInput, Conflict) as fault:
+            raise Halted(
+                f"the consensus node sent block {block.height}, which is not valid: {fault.message}",
+                remedy="do not trust this node; compare it with others",
+            ) from fault
+        for feed in self._feeds:
+            feed.push((block, events))
+        self._wake()
+
+    def _top_height(self) -> KaonHeight:
+        return self._unfinal[-1][0].height if self._unfinal else self.ledger.height
+
+    def _fail(self, failure: BridgeError) -> None:
+        log.error("replica.stopped", code=failure.code, reason=failure.message)
+        self._failure = failure
+        for feed in self._feeds:
+            feed.push(failure)
+        self._wake()
+
+    def _wake(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
