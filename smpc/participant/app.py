@@ -38,6 +38,7 @@ from smpc.participant.signer import Signer
 from smpc.participant.signing_claims import SpendClaim
 from smpc.participant.signing_log import SigningLog
 from smpc.participant.status_servicer import ParticipantServicer
+from smpc.types import KaonHeight
 
 log = structlog.get_logger()
 
@@ -131,7 +132,7 @@ class Pod:
         host, port = split_address(self._config.listen)
         async with asyncio.TaskGroup() as group:
             following = group.create_task(self._replica.run())
-            await self._replica.wait_until_caught_up()
+            await self._replica.wait_synced()
             self._take_stock()
             keeping = group.create_task(self._keep_up())
             bound = await server.start(host, port)
@@ -154,12 +155,15 @@ class Pod:
 
     async def _keep_up(self) -> None:
         """After every final block: new shares, own duties, expired sessions."""
-        height = self._replica.ledger.height
         while True:
-            await self._duties.perform()
-            height = await self._replica.wait_for_next(height)
+            height = self._replica.ledger.height
             self._ring.refresh(self._replica.ledger.epochs)
             self._signer.advance(height)
+            await self._duties.perform()
+            await self._wait_beyond(height)
+
+    async def _wait_beyond(self, height: KaonHeight) -> None:
+        await self._replica.wait_for(lambda ledger: ledger.height > height)
 
     def _broadcast(self, raw: bytes) -> None:
         """Hand a completed transaction to my own node, beside the answer: the coordinator may not."""

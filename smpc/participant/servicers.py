@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
@@ -49,8 +50,8 @@ class LedgerSource(Protocol):
         """Return the ledger of final blocks."""
         ...
 
-    async def wait_for_height(self, height: KaonHeight, seconds: float) -> bool:
-        """Wait until this final height is applied; False when it is not in time."""
+    async def wait_for(self, predicate: Callable[[Ledger], object]) -> None:
+        """Wait until the predicate holds, asked after every final block."""
         ...
 
 
@@ -80,7 +81,7 @@ class Desk:
             protocol=self._protocol,
         )
         slot = letter.request.header.slot
-        if slot > self.ledger.height and not await self._replica.wait_for_height(slot, self._patience(context)):
+        if not await self._has_reached(slot, min(5.0, seconds_left(context) / 2)):
             raise Unavailable(
                 f"my consensus replica is at final height {self.ledger.height}, the slot is {slot}",
                 code="NODE_BEHIND",
@@ -88,9 +89,13 @@ class Desk:
             )
         return letter
 
-    @staticmethod
-    def _patience(context: Context) -> float:
-        return min(5.0, seconds_left(context) / 2)
+    async def _has_reached(self, slot: KaonHeight, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._replica.wait_for(lambda ledger: ledger.height >= slot)
+        except TimeoutError:
+            return False
+        return True
 
 
 def seconds_left(context: Context) -> float:
