@@ -99,7 +99,7 @@ class RateGate:
         caller, now = self._name_caller(context), self._clock()
         tokens, since = self._buckets.pop(caller, (float(self._burst), now))
         tokens = min(float(self._burst), tokens + (now - since) * self._per_second)
-        self._buckets[caller] = (max(tokens - 1, tokens if tokens < 1 else 0.0), now)
+        self._buckets[caller] = (tokens - 1 if tokens >= 1 else tokens, now)
         while len(self._buckets) > self._max_callers:
             self._buckets.popitem(last=False)
         if tokens < 1:

@@ -78,7 +78,7 @@ class RpcChannel:
         self._policy = policy
         self._channel: grpc.aio.Channel | None = None
         self._stamp: object = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], grpc.aio.Channel] = {}
 
     def client(self, stub: Callable[[grpc.aio.Channel], StubT]) -> RpcClient[StubT]:
         """Return a client of one service, given its generated stub class."""
@@ -103,17 +103,16 @@ class RpcChannel:
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close(None)
-        for task in tuple(self._closing):
+        for task, retired in tuple(self._closing.items()):
             task.cancel()
-        if self._closing:
-            await asyncio.wait(self._closing)
+            await retired.close(None)
 
     def _retire(self) -> None:
         if self._channel is None:
             return
         task = asyncio.get_running_loop().create_task(_close(self._channel, self._limits.close_grace_seconds))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing[task] = self._channel
+        task.add_done_callback(lambda done: self._closing.pop(done, None))
         self._channel = None
 
     def _credentials(self) -> grpc.ChannelCredentials:

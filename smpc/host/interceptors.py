@@ -10,9 +10,10 @@ from typing import Any, Final, TypeAlias
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from smpc.errors import BridgeError, TimedOut, Unavailable
+from smpc.errors import BridgeError, InvalidInput, TimedOut, Unavailable
 from smpc.host.counters import Counters
 from smpc.host.gates import DeadlineGate, Gate
 from smpc.host.rpc_errors import build_status
@@ -23,6 +24,7 @@ REFLECTION_SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
 Context = grpc.aio.ServicerContext[Any, Any]
 Method: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour = Callable[[Any, Any], Any]
+Parse = Callable[[bytes], Any]
 
 log = structlog.get_logger()
 
@@ -72,29 +74,38 @@ class GuardedCalls(grpc.aio.ServerInterceptor):
         return None if method is None else self._wrap(handler_call_details.method, method)
 
     def _wrap(self, name: str, method: Method) -> Method:
-        codecs = (method.request_deserializer, method.response_serializer)
-        if method.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(self._guard_stream(name, method.stream_stream), *codecs)
-        if method.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._guard_stream(name, method.unary_stream), *codecs)
-        if method.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(self._guard_unary(name, method.stream_unary), *codecs)
+        parse, serialize = method.request_deserializer, method.response_serializer
+        # A single request is parsed inside the guard: after admission, and broken bytes are the caller's fault.
         if method.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._guard_unary(name, method.unary_unary), *codecs)
+            return grpc.unary_unary_rpc_method_handler(
+                self._guard_unary(name, method.unary_unary, parse), None, serialize
+            )
+        if method.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._guard_stream(name, method.unary_stream, parse), None, serialize
+            )
+        if method.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(
+                self._guard_unary(name, method.stream_unary, None), parse, serialize
+            )
+        if method.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                self._guard_stream(name, method.stream_stream, None), parse, serialize
+            )
         raise AssertionError(f"{name} has no behaviour")
 
-    def _guard_unary(self, name: str, behaviour: Behaviour) -> Behaviour:
-        async def guarded(request: object, context: Context) -> object:
+    def _guard_unary(self, name: str, behaviour: Behaviour, parse: Parse | None) -> Behaviour:
+        async def guarded(request: Any, context: Context) -> object:  # noqa: ANN401 - bytes, or gRPC's iterator
             async with self._bounded(name, context, self._max_call_seconds, self._calls):
-                return await behaviour(request, context)
+                return await behaviour(_parse(name, parse, request), context)
 
         return guarded
 
-    def _guard_stream(self, name: str, behaviour: Behaviour) -> Behaviour:
+    def _guard_stream(self, name: str, behaviour: Behaviour, parse: Parse | None) -> Behaviour:
         # Written with `context.write`, not `yield`: a time limit cannot span the yields of a generator.
-        async def guarded(request: object, context: Context) -> None:
+        async def guarded(request: Any, context: Context) -> None:  # noqa: ANN401 - bytes, or gRPC's iterator
             async with self._bounded(name, context, self._max_stream_seconds, self._streams):
-                responses = behaviour(request, context)
+                responses = behaviour(_parse(name, parse, request), context)
                 if not isinstance(responses, AsyncIterable):
                     await responses
                     return
@@ -169,6 +180,17 @@ class _Running:
         for limit in self._limits:
             if not limit.expired():
                 limit.reschedule(asyncio.get_running_loop().time())
+
+
+def _parse(name: str, parse: Parse | None, request: Any) -> object:  # noqa: ANN401 - bytes, or gRPC's iterator
+    if parse is None:
+        return request
+    try:
+        return parse(request)
+    except (DecodeError, ValueError) as error:
+        raise InvalidInput(
+            f"{name} was called with bytes that are no request", remedy="run the same version"
+        ) from error
 
 
 def _stopping() -> Unavailable:

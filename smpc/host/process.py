@@ -8,6 +8,7 @@ import fcntl
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ PR_SET_DUMPABLE: Final = 4
 """prctl(2) options, from linux/prctl.h."""
 
 LOCK_NAME: Final = "lock"
+_LOCK_ATTEMPTS: Final = 4
 
 
 @contextmanager
@@ -103,15 +105,20 @@ def stop_on_signals() -> asyncio.Event:
 
 
 def _lock(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise Conflict(
-            f"the data directory {path} belongs to process {_read_pid(descriptor) or '?'}",
-            remedy="stop that process, or give this one a directory of its own",
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be locked: {error.strerror}", remedy="use a local file system") from error
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if attempt == _LOCK_ATTEMPTS - 1:
+                raise Conflict(
+                    f"the data directory {path} belongs to process {_read_pid(descriptor) or '?'}",
+                    remedy="stop that process, or give this one a directory of its own",
+                ) from error
+            time.sleep(0.05)  # `find_owner` of another process holds the lock for a moment
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be locked: {error.strerror}", remedy="use a local file system") from error
+        else:
+            return
 
 
 def _read_pid(descriptor: int) -> int | None:

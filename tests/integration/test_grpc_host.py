@@ -21,6 +21,7 @@ from smpc.host.gates import RateGate
 from smpc.host.grpc_channel import ChannelLimits, RpcChannel, RpcClient
 from smpc.host.peer import PeerRole
 from smpc.host.pki import TlsFiles, Validity, init_ca
+from smpc.host.process import raise_file_limit
 from smpc.host.rpc_errors import bridge_error_from_rpc
 from smpc.types import Network
 from tests.integration.grpc_host_bench import (
@@ -158,6 +159,20 @@ async def test_a_message_above_the_limit_is_refused(pki: Pki, limits: ChannelLim
         assert await say(client) == b"hello"
 
 
+async def test_bytes_that_are_no_request_are_the_callers_fault(pki: Pki) -> None:
+    async with running(pki) as bench:
+        channel = RpcChannel(f"127.0.0.1:{bench.port}", pki.issue(COORDINATOR), expect=POD)
+        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.current().unary_unary(
+            "/grpc.health.v1.Health/Check"
+        )
+        for garbage in (b"\xff" * 20, b"\x0a\xff", b"\x0b" * 50_000, b"\x0a\x01\xff"):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await check(garbage, timeout=5)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert await check(b"\x10\x01", timeout=5) == b"\x08\x01"  # an unknown field is ignored; SERVING
+        await channel.close()
+
+
 async def test_a_caller_is_slowed_down_alone(pki: Pki) -> None:
     gate = RateGate(Network.REGTEST, per_second=0.001, burst=3, methods=frozenset({"/test.Echo/Say"}))
     async with running(pki, gates=(gate,)) as bench:
@@ -170,15 +185,17 @@ async def test_a_caller_is_slowed_down_alone(pki: Pki) -> None:
         assert await say(bench.connect_as(identity(PeerRole.COORDINATOR, 9))) == b"hello"
 
 
-async def test_idle_connections_do_not_slow_an_honest_caller(pki: Pki) -> None:
+@pytest.mark.parametrize("count", [400, pytest.param(2_500, marks=pytest.mark.soak)])
+async def test_idle_connections_do_not_slow_an_honest_caller(pki: Pki, count: int) -> None:
+    raise_file_limit()
     context = ssl.create_default_context(cafile=str(pki.root / "ca" / "ca.crt"))
     context.set_alpn_protocols(["h2"])
     async with running(pki) as bench:
         files = pki.issue(OTHER_POD)
         context.load_cert_chain(files.cert, files.key)
         async with contextlib.AsyncExitStack() as stack:
-            for number in range(400):
-                secure = context if number % 8 == 0 else None
+            for number in range(count):
+                secure = context if number % 5 == 0 else None
                 name = "localhost" if secure else None
                 _, writer = await asyncio.open_connection("127.0.0.1", bench.port, ssl=secure, server_hostname=name)
                 stack.callback(writer.close)

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -184,6 +186,36 @@ async def test_an_oversized_message_costs_the_server_no_memory(pki: Pki) -> None
         assert server.read_memory_kib("VmHWM") - at_rest < 50 * 1024
         assert await say(client) == b"hello"
         await channel.close()
+
+
+async def test_a_compressed_message_costs_the_server_no_memory(pki: Pki) -> None:
+    async with server_process(pki) as server:
+        channel = RpcChannel(f"127.0.0.1:{server.port}", pki.issue(COORDINATOR), expect=POD, limits=UNBOUNDED)
+        stub = EchoStub(channel.current())
+        assert await stub.Say(b"hello", timeout=5) == b"hello"
+        at_rest = server.read_memory_kib("VmHWM")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Say(bytes(200 * MIB), timeout=60, compression=grpc.Compression.Gzip)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert server.read_memory_kib("VmHWM") - at_rest < 50 * 1024
+        await channel.close()
+
+
+async def test_connections_beyond_the_bound_are_turned_away(pki: Pki) -> None:
+    async with running(pki, limits=ServerLimits(max_connections=3)) as bench:
+        client = bench.connect_as(COORDINATOR)
+        assert await say(client) == b"hello"
+        async with contextlib.AsyncExitStack() as stack:
+            streams = [await asyncio.open_connection("127.0.0.1", bench.port) for _ in range(6)]
+            for _, writer in streams:
+                stack.callback(writer.close)
+            ended = [asyncio.ensure_future(reader.read()) for reader, _ in streams]
+            finished = asyncio.as_completed(ended, timeout=5)
+            for _ in range(3):
+                assert await next(finished) == b""
+            for task in ended:
+                task.cancel()
+            assert await say(client) == b"hello"
 
 
 async def test_a_server_process_is_small(pki: Pki) -> None:
