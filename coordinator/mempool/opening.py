@@ -18,7 +18,7 @@ from coordinator.mempool.redis_leases import RedisLeases
 from coordinator.mempool.redis_outbox import RedisOutbox
 from coordinator.mempool.redis_store import RedisStore
 from coordinator.mempool.server_check import REQUIRED_SETTINGS, require_no_findings, review_server, review_settings
-from coordinator.mempool.session import Session, SessionOptions
+from coordinator.mempool.session import DEFAULT_TRIES, Session, SessionOptions
 
 MIGRATIONS: Final[Mapping[int, Migration]] = {}
 """Steps from older schemas, by the schema they start from; there is no older one yet."""
@@ -53,16 +53,16 @@ async def open_redis_mempool(
     program), StoreCorrupt (a wipe cut short: `peg rebuild`).
     """
     settings = options or MempoolOptions()
-    session = Session(url, KeySpace(identity.network), settings.session)
-    upgrade = Upgrade(_choose_backup(settings.backup_dir), MIGRATIONS)
+    session = Session.from_url(url, KeySpace(identity.network), settings.session)
+    upgrade = Upgrade(choose_backup(settings.backup_dir), MIGRATIONS)
 
-    async def check() -> None:
-        await check_server(session)
+    async def check(unchecked: Session) -> None:
+        await check_server(unchecked)
         if not settings.is_rebuild:
-            await claim_database(session, identity, upgrade)
+            await claim_database(unchecked, identity, upgrade)
 
     try:
-        await check()
+        await check(session.without_check(DEFAULT_TRIES))
         session.check = check
         yield Mempool(RedisStore(session, identity), RedisOutbox(session), RedisLeases(session))
     finally:
@@ -77,14 +77,16 @@ def open_memory_mempool(tables: MemoryTables | None = None) -> Mempool:
 
 async def check_server(session: Session) -> None:
     """Raise StoreMisconfigured unless the server keeps what it acknowledges."""
-    info = await session.call("INFO", checked=False)
-    settings = await session.call("CONFIG GET", *REQUIRED_SETTINGS, checked=False)
+    info = await session.call("INFO")
+    settings = await session.call("CONFIG GET", *REQUIRED_SETTINGS)
     actual = {_to_text(name): _to_text(value) for name, value in settings.items()}
     findings = review_server(info, session.options.replicas) + review_settings(actual)
     require_no_findings(findings, session.address)
 
 
-def _choose_backup(directory: Path | None) -> Callable[[Session], Awaitable[None]]:
+def choose_backup(directory: Path | None) -> Callable[[Session], Awaitable[None]]:
+    """Return what copies a database into `directory` before it is lifted; None refuses to lift."""
+
     async def write(session: Session) -> None:
         if directory is None:
             raise WrongStore("the store has an older schema", remedy="name a backup directory, then it can be lifted")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Final
 
-from coordinator.mempool.faults import StoreUnavailable
 from coordinator.mempool.model import ClaimedEffect, EffectPosition, FencingToken
 from coordinator.mempool.replies import parse_effect, to_fields, to_refusal
 from coordinator.mempool.session import Argument, Script, Session
@@ -24,7 +24,7 @@ class RedisOutbox:
         self._session = session
         self._keys = session.keys
         self._in_hand: set[EffectPosition] = set()
-        self._reply_lost = False
+        self._claiming = asyncio.Lock()
 
     async def claim_effects(
         self, token: FencingToken, *, count: int = 16, block_ms: int = 0, retry_ms: int = 60_000
@@ -48,21 +48,15 @@ class RedisOutbox:
         return bool(reply[1])
 
     async def _claim(self, token: FencingToken, count: int, retry_ms: int) -> tuple[bytes, tuple[ClaimedEffect, ...]]:
-        arguments: list[Argument] = [token, f"token-{token}", count, retry_ms, int(self._reply_lost)]
-        if self._reply_lost:
-            arguments += sorted(self._in_hand)
-        try:
+        # One at a time: the server hands out again what we hold without knowing it, because an answer was lost.
+        async with self._claiming:
+            arguments: list[Argument] = [token, f"token-{token}", count, retry_ms, *sorted(self._in_hand)]
             reply = await self._session.run(CLAIM, (self._keys.lease, self._keys.outbox), arguments)
-        except StoreUnavailable:
-            # The server may have handed out effects in an answer that never came: ask for those we do not know.
-            self._reply_lost = True
-            raise
-        if reply[0] != b"CLAIMED":
-            raise to_refusal(reply)
-        self._reply_lost = False
-        effects = tuple(parse_effect(position, to_fields(flat), attempt) for position, flat, attempt in reply[2])
-        self._in_hand.update(effect.position for effect in effects)
-        return reply[1], effects
+            if reply[0] != b"CLAIMED":
+                raise to_refusal(reply)
+            effects = tuple(parse_effect(position, to_fields(flat), attempt) for position, flat, attempt in reply[2])
+            self._in_hand.update(effect.position for effect in effects)
+            return reply[1], effects
 
     async def _wait_for_entry(self, last: bytes, wait_ms: int) -> None:
         await self._session.call("XREAD", "COUNT", 1, "BLOCK", wait_ms, "STREAMS", self._keys.outbox, last)

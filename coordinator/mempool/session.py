@@ -22,10 +22,13 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from coordinator.mempool.faults import StoreUnavailable
 from coordinator.mempool.keys import KeySpace
 from coordinator.mempool.server_errors import DOUBTFUL, TRANSIENT, from_foreign
+from smpc.errors import ConfigError
 
 _log = structlog.get_logger(__name__)
 
-_TRIES: Final = 3
+DEFAULT_TRIES: Final = 3
+"""How often one call is sent before its failure is told."""
+
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 
@@ -68,32 +71,51 @@ class SessionOptions:
 class Session:
     """The connections of one process to one server, for one network."""
 
-    def __init__(self, url: str, keys: KeySpace, options: SessionOptions) -> None:
-        """Prepare connections to `redis://`, `rediss://` or `unix://`; nothing is connected yet."""
-        pool = BlockingConnectionPool.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=options.timeout_seconds,
-            socket_connect_timeout=options.timeout_seconds,
-            max_connections=options.max_connections,
-            timeout=options.timeout_seconds,
-        )
+    def __init__(self, client: Redis, keys: KeySpace, options: SessionOptions, address: str, tries: int) -> None:
         self.keys = keys
         self.options = options
-        self.address = url.rpartition("@")[2].partition("?")[0]
-        self.check: Callable[[], Awaitable[None]] | None = None
+        self.address = address
+        self.check: Callable[[Session], Awaitable[None]] | None = None
         """Run before anything else once the connection was lost: the server may be another one now."""
-        self._client = Redis.from_pool(pool)
+        self._client = client
+        self._tries = tries
         self._is_doubtful = False
         self._is_failing = False
+
+    @classmethod
+    def from_url(cls, url: str, keys: KeySpace, options: SessionOptions) -> Self:
+        """Prepare connections to `redis://`, `rediss://` or `unix://`; nothing is connected yet.
+
+        Raises ConfigError for any other URL.
+        """
+        address = url.rpartition("@")[2].partition("?")[0]
+        try:
+            pool = BlockingConnectionPool.from_url(
+                url,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=options.timeout_seconds,
+                socket_connect_timeout=options.timeout_seconds,
+                max_connections=options.max_connections,
+                timeout=options.timeout_seconds,
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"the store's URL {address!r} cannot be used: {error}",
+                remedy="write redis://, rediss:// or unix:// and the server's address",
+            ) from error
+        return cls(Redis.from_pool(pool), keys, options, address, DEFAULT_TRIES)
+
+    def without_check(self, tries: int) -> Session:
+        """Return the same connections for the check itself."""
+        return Session(self._client, self.keys, self.options, self.address, tries)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()
 
-    async def call(self, *command: Argument, checked: bool = True) -> Any:  # noqa: ANN401 - a reply has its command's shape
-        """Run one idempotent command. `checked=False` is for the check itself."""
-        return await self._repeat(lambda: self._send_one(*command), checked=checked)
+    async def call(self, *command: Argument) -> Any:  # noqa: ANN401 - a reply has its command's shape
+        """Run one idempotent command."""
+        return await self._repeat(lambda: self._send_one(*command))
 
     async def call_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         """Run several commands that change nothing, in one round trip."""
@@ -130,20 +152,20 @@ class Session:
                 pipe.execute_command(*command)
             return list(await pipe.execute())
 
-    async def _repeat(self, send: Callable[[], Awaitable[_Result]], *, checked: bool = True) -> _Result:
+    async def _repeat(self, send: Callable[[], Awaitable[_Result]]) -> _Result:
         attempts = AsyncRetrying(
-            stop=stop_after_attempt(_TRIES),
+            stop=stop_after_attempt(self._tries),
             wait=wait_exponential_jitter(
                 multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS, jitter=_FIRST_PAUSE_SECONDS
             ),
             retry=retry_if_exception(_is_transient),
             reraise=True,
         )
-        return await attempts(self._attempt, send, checked)
+        return await attempts(self._attempt, send)
 
-    async def _attempt(self, send: Callable[[], Awaitable[_Result]], checked: bool) -> _Result:
-        if checked and self._is_doubtful and self.check is not None:
-            await self.check()
+    async def _attempt(self, send: Callable[[], Awaitable[_Result]]) -> _Result:
+        if self._is_doubtful and self.check is not None:
+            await self.check(self.without_check(tries=1))
             self._is_doubtful = False
         try:
             result = await send()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ class Proxy:
     is_cut: bool = False
     """Close every connection that says something."""
     lost: int = 0
-    connections: set[asyncio.Task[None]] = field(default_factory=set)
+    clients: dict[asyncio.StreamWriter, asyncio.Event] = field(default_factory=dict)
 
 
 @asynccontextmanager
@@ -34,17 +35,16 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
     proxy = Proxy()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        proxy.connections.add(task)
+        ended = proxy.clients[writer] = asyncio.Event()
         try:
             upstream = await asyncio.open_connection(target.hostname, target.port)
             await _Relay(proxy, (reader, writer), upstream).run()
         except ConnectionError:
             pass
         finally:
-            proxy.connections.discard(task)
-            writer.close()
+            await _close(writer)
+            del proxy.clients[writer]
+            ended.set()
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     proxy.url = f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0"
@@ -52,10 +52,9 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         listener.close()
-        for task in tuple(proxy.connections):
-            task.cancel()
-        if proxy.connections:
-            await asyncio.wait(proxy.connections)
+        for writer, ended in tuple(proxy.clients.items()):
+            writer.close()
+            await ended.wait()
 
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -79,7 +78,7 @@ class _Relay:
             for pump in pumps:
                 pump.cancel()
             await asyncio.wait(pumps)
-            self._to_server.close()
+            await _close(self._to_server)
 
     async def _pump_requests(self) -> None:
         proxy = self._proxy
@@ -98,3 +97,9 @@ class _Relay:
                 self._proxy.lost += 1
                 return
             self._to_client.write(reply)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()

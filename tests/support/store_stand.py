@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -75,3 +77,16 @@ def step(
 def write(name: str, version: int = ABSENT, body: bytes = b"body", *, is_terminal: bool = False) -> RecordWrite:
     """Return one more record to write in a transition."""
     return RecordWrite(key_of(name), Version(version), body, StoreEvent("DepositPlanned"), is_terminal)
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+async def become_true(holds: Callable[[], bool]) -> None:
+    """Wait for something that another process does and announces to nobody."""
+    async with asyncio.timeout(20):
+        while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.02)

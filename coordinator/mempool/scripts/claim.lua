@@ -1,12 +1,12 @@
 -- Hand out effects: first what an earlier token left behind, then what this token has held for too long, then new ones.
--- KEYS: lease, outbox. ARGV: token, consumer, count, retry_ms, lost, then the positions in the consumer's hand if `lost`
--- is 1: an earlier answer did not arrive, so what the consumer holds without knowing it is handed out again.
+-- KEYS: lease, outbox. ARGV: token, consumer, count, retry_ms, then the positions in the consumer's hand. What the
+-- consumer holds without knowing it, because an answer was lost, is handed out again at once.
 local GROUP, WINDOW = 'coordinators', 1024
 local lease, outbox = KEYS[1], KEYS[2]
 local token, consumer, count, retry_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
-local is_lost, in_hand = ARGV[5] == '1', {}
-for i = 6, #ARGV do
+local in_hand = {}
+for i = 5, #ARGV do
   in_hand[ARGV[i]] = true
 end
 
@@ -25,7 +25,7 @@ for _, pending in ipairs(redis.call('XPENDING', outbox, GROUP, '-', '+', WINDOW)
     break
   end
   local position, owner, idle, deliveries = unpack(pending)
-  if owner ~= consumer or idle >= retry_ms or (is_lost and not in_hand[position]) then
+  if owner ~= consumer or idle >= retry_ms or not in_hand[position] then
     local entry = redis.call('XCLAIM', outbox, GROUP, consumer, 0, position)[1]
     if entry then
       claimed[#claimed + 1] = {entry[1], entry[2], deliveries + 1}
