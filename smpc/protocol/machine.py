@@ -8,13 +8,17 @@ The table is the specification: `Machine.require` refuses a step the table does 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from smpc.errors import Conflict
 
 RecordT = TypeVar("RecordT")
+EventT = TypeVar("EventT")
+
+MAX_STEPS: Final = 16
+"""No lifecycle has more states between a birth and an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +114,23 @@ def _find_unreachable(machine: Machine) -> list[str]:
         if not more:
             return [f"{state} is never reached" for state in machine.states if state not in reached]
         reached |= more
+
+
+def advance(
+    record: RecordT,
+    find_event: Callable[[RecordT], EventT | None],
+    step: Callable[[RecordT, EventT], Transition[RecordT]],
+) -> tuple[tuple[EventT, Transition[RecordT]], ...]:
+    """Step a record until it agrees with what is observed; each pair is one step to persist, in order.
+
+    This is what makes lifecycles level-triggered: it does not matter which observations were missed, or made twice.
+    """
+    steps: list[tuple[EventT, Transition[RecordT]]] = []
+    event = find_event(record)
+    while event is not None:
+        assert len(steps) < MAX_STEPS, f"{type(record).__name__} does not settle on {event!r}"
+        transition = step(record, event)
+        steps.append((event, transition))
+        record = transition.record
+        event = find_event(record)
+    return tuple(steps)
