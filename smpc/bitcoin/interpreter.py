@@ -32,18 +32,25 @@ def verify_input_scripts(transaction: Transaction, prevouts: Sequence[TxOut]) ->
     if len(prevouts) != len(transaction.inputs):
         raise InvalidInput(f"{len(transaction.inputs)} inputs need as many spent outputs, got {len(prevouts)}")
     kernel = _load_kernel()
-    signed = kernel.Transaction(transaction.to_bytes())
-    scripts = [kernel.ScriptPubkey(prevout.script) for prevout in prevouts]
-    pairs = zip(scripts, prevouts, strict=True)
-    outputs = [kernel.TransactionOutput(script, prevout.value) for script, prevout in pairs]
-    shared = importlib.import_module("pbk.script").PrecomputedTransactionData(signed, outputs)
+    signed, outputs, shared = _hand_over(kernel, transaction, prevouts)
     flags = kernel.ScriptVerificationFlags.ALL
-    for index, (script, prevout) in enumerate(zip(scripts, prevouts, strict=True)):
-        if not script.verify(prevout.value, signed, shared, index, flags):
+    for index, (output, prevout) in enumerate(zip(outputs, prevouts, strict=True)):
+        if not output.script_pubkey.verify(prevout.value, signed, shared, index, flags):
             raise CheckFailed(
                 f"input {index} ({transaction.inputs[index].outpoint}) does not satisfy the script it spends",
                 remedy="do not broadcast; sign this input again",
             )
+
+
+def _hand_over(kernel: Any, transaction: Transaction, prevouts: Sequence[TxOut]) -> tuple[Any, list[Any], Any]:  # noqa: ANN401 - the library publishes no types
+    """Give the library its own copies of the transaction, the spent outputs and their shared hashes."""
+    script_module = importlib.import_module("pbk.script")
+    try:
+        signed = kernel.Transaction(transaction.to_bytes())
+        outputs = [kernel.TransactionOutput(kernel.ScriptPubkey(out.script), out.value) for out in prevouts]
+        return signed, outputs, script_module.PrecomputedTransactionData(signed, outputs)
+    except (RuntimeError, ValueError) as reason:
+        raise InvalidInput(f"the script interpreter cannot read this transaction: {reason}") from None
 
 
 def _load_kernel() -> Any:  # noqa: ANN401 - the library publishes no types

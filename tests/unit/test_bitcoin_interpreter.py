@@ -63,3 +63,12 @@ def test_a_sequence_below_the_lock_fails() -> None:
 def test_every_input_needs_the_output_it_spends() -> None:
     with pytest.raises(InvalidInput, match="as many"):
         verify_input_scripts(_sign(), PREVOUTS[:2])
+
+
+def test_what_the_library_cannot_read_is_refused_with_our_own_error() -> None:
+    with pytest.raises(InvalidInput, match="cannot read"):
+        verify_input_scripts(Transaction(2, (), (TxOut(Sats(1), Script(b"")),), 0), [])
+    anyone = [TxOut(Sats(1), Script(b""))]
+    spend = Transaction(2, (TxIn(Outpoint(Txid(bytes(32)), 0), 1),), (TxOut(Sats(1), Script(b"")),), 0)
+    with pytest.raises(CheckFailed, match="input 0 "):
+        verify_input_scripts(spend, anyone)
