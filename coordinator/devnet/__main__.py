@@ -1,0 +1,37 @@
+"""`python -m coordinator.devnet DIRECTORY`: a devnet's supervisor, as `peg devnet up` starts it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from coordinator.devnet.settings import DEFAULT_BLOCK_MILLIS, DEFAULT_PODS, DevnetOptions
+from coordinator.devnet.supervisor import build_supervisor
+from smpc.host.log import LogLevel, configure_logging
+from smpc.host.process import harden_process, raise_file_limit
+
+
+def main() -> None:
+    """Keep a devnet until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="coordinator.devnet", description="Keeps a devnet's processes.")
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--pods", type=int)
+    parser.add_argument("--block-millis", type=int)
+    parser.add_argument("--mine-every", type=float)
+    given = parser.parse_args()
+    harden_process(secrets=False)
+    raise_file_limit()
+    configure_logging(LogLevel.INFO)
+    options = None
+    if given.pods is not None or given.block_millis is not None:
+        options = DevnetOptions(given.pods or DEFAULT_PODS, given.block_millis or DEFAULT_BLOCK_MILLIS)
+
+    async def keep() -> None:
+        await build_supervisor(given.data_dir, options, given.mine_every).run()
+
+    asyncio.run(keep())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What a devnet was created with: sizes, block times, ports and identities; kept so that it starts again as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from coordinator.devnet.layout import name_pod
+from coordinator.devnet.loopback_ports import choose_ports
+from smpc.errors import ConfigError, InvalidInput
+from smpc.host.private_file import replace_private_file
+
+FORMAT: Final = 1
+MIN_PODS: Final = 12
+"""Three disjoint groups of four (REGTEST preset)."""
+
+MAX_PODS: Final = 40
+DEFAULT_PODS: Final = 16
+DEFAULT_BLOCK_MILLIS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class DevnetOptions:
+    """What the user of a devnet chooses when he creates it."""
+
+    pods: int = DEFAULT_PODS
+    block_millis: int = DEFAULT_BLOCK_MILLIS
+    """Time between consensus-layer blocks, milliseconds."""
+
+    def __post_init__(self) -> None:
+        if not MIN_PODS <= self.pods <= MAX_PODS:
+            raise InvalidInput(
+                f"a devnet has {MIN_PODS} to {MAX_PODS} pods, got {self.pods}",
+                remedy="three groups of four members need at least twelve",
+            )
+        if not 50 <= self.block_millis <= 60_000:
+            raise InvalidInput(f"the block time is 50 to 60000 ms, got {self.block_millis}")
+
+
+@dataclass(frozen=True, slots=True)
+class DevnetPorts:
+    """Loopback TCP ports."""
+
+    bitcoind: int
+    consensus: int
+    peg: int
+    operator: int
+    pods: tuple[int, ...]
+
+    @classmethod
+    def choose(cls, pods: int) -> DevnetPorts:
+        """Return free ports for a devnet of `pods` pods."""
+        bitcoind, consensus, peg, operator, *rest = choose_ports(4 + pods)
+        return cls(bitcoind, consensus, peg, operator, tuple(rest))
+
+
+@dataclass(frozen=True, slots=True)
+class DevnetSettings:
+    """A created devnet: its options and ports."""
+
+    options: DevnetOptions
+    ports: DevnetPorts
+
+    @property
+    def pod_endpoints(self) -> Mapping[str, str]:
+        """The address of every pod by its name."""
+        return {name_pod(number): to_endpoint(port) for number, port in enumerate(self.ports.pods, start=1)}
+
+    def save(self, path: Path) -> None:
+        """Write the settings."""
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        replace_private_file(path, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def find_settings(path: Path) -> DevnetSettings | None:
+    """Read a created devnet's settings; None when there is no devnet, ConfigError when the file is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    return _parse(content, path)
+
+
+def to_endpoint(port: int) -> str:
+    """Return the loopback address of a port as `host:port`."""
+    return f"127.0.0.1:{port}"
+
+
+def _parse(content: dict[str, Any], path: Path) -> DevnetSettings:
+    try:
+        if content["format"] != FORMAT:
+            raise ConfigError(f"{path} is of another version", remedy="create a new devnet in another directory")
+        ports = content["ports"]
+        return DevnetSettings(
+            DevnetOptions(**content["options"]), DevnetPorts(**{**ports, "pods": tuple(ports["pods"])})
+        )
+    except (KeyError, TypeError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> ConfigError:
+    return ConfigError(f"{path} is damaged", remedy="remove the data directory and create the devnet anew")
