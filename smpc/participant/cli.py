@@ -63,7 +63,7 @@ def run(
         die_with_parent(os.getppid())
     harden_process(secrets=True)
     loaded = load_config(PodConfig, config, ENV_PREFIX)
-    configure_logging(loaded.log_level, pod=loaded.data_dir.name)
+    configure_logging(loaded.log_level, pod=config.resolve().parent.name)
     asyncio.run(run_pod(loaded))
 
 
