@@ -14,9 +14,10 @@ from typing import Final, Self
 
 from smpc.curve import SecretKey, compute_xonly_key
 from smpc.host.grpc_channel import RpcChannel
+from smpc.host.keystore import KdfParams, create_keystore
 from smpc.host.peer import PeerIdentity, PeerRole
 from smpc.host.pki import TlsFiles, init_ca, issue_certificate
-from smpc.host.private_file import write_private_file
+from smpc.host.private_file import Passphrase, write_private_file
 from smpc.node.consensus_client import ConsensusClient
 from smpc.node.genesis import build_genesis_file
 from smpc.protocol.records import Genesis
@@ -24,6 +25,7 @@ from smpc.types import IdentityKey, Network
 from tests.support.groups import build_genesis, make_secret
 
 START_SECONDS: Final = 20.0
+CHEAP_KDF: Final = KdfParams(memory_kib=8 * 1024, iterations=1, lanes=1)
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 
@@ -43,7 +45,9 @@ class DevchainFiles:
         consensus = PeerIdentity(Network.REGTEST, PeerRole.CONSENSUS, genesis.proposer)
         issue_certificate(root / "pki", consensus, root / "tls")
         (root / "genesis.json").write_text(build_genesis_file(genesis), encoding="utf-8")
-        write_private_file(root / "proposer.key", make_secret("proposer").to_secret_bytes().hex().encode() + b"\n")
+        write_private_file(root / "passphrase", b"a test's own\n")
+        proposer, passphrase = make_secret("proposer"), Passphrase(b"a test's own")
+        create_keystore(root / "keystore.json", proposer, passphrase, CHEAP_KDF, network=Network.REGTEST)
         files.config.write_text(_CONFIG, encoding="utf-8")
         return files
 
@@ -106,7 +110,7 @@ class DevchainProcess:
     def _spawn(self) -> subprocess.Popen[bytes]:
         with (self.files.root / "devchain.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "smpc.node.devchain.process", "--config", self.files.config],
+                [sys.executable, "-m", "smpc.node.devchain.process", "run", "--config", self.files.config],
                 stderr=log,
                 cwd=REPOSITORY,
                 env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'proto'}"},
@@ -131,9 +135,11 @@ class DevchainProcess:
 
 
 _CONFIG: Final = """
+network = "regtest"
 data_dir = "data"
 genesis = "genesis.json"
-proposer_secret = "proposer.key"
+keystore = "keystore.json"
+passphrase = "passphrase"
 [tls]
 ca = "tls/ca.crt"
 cert = "tls/tls.crt"

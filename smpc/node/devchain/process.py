@@ -1,6 +1,6 @@
 """`peg-devchain`: the embedded consensus layer as a process of its own.
 
-peg-devchain --config devchain.toml [--dry-run] [--parent PID]
+peg-devchain run --config devchain.toml [--dry-run] [--parent PID]
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from smpc.host.counters import Counters
 from smpc.host.gates import AccessGate, RateGate
 from smpc.host.grpc_server import OWN_SERVICES, RpcServer
 from smpc.host.interceptors import GuardedCalls
+from smpc.host.keystore import open_keystore
 from smpc.host.log import LogLevel, configure_logging
 from smpc.host.pki import TlsFiles
 from smpc.host.process import die_with_parent, harden_process, lock_data_directory, raise_file_limit, stop_on_signals
@@ -36,7 +37,7 @@ from smpc.node.devchain.servicer import ACCESS, SERVICE, ConsensusServicer
 from smpc.node.genesis import load_genesis
 from smpc.params import find_preset
 from smpc.protocol.records import Genesis
-from smpc.types import IdentityKey
+from smpc.types import IdentityKey, Network
 
 ENV_PREFIX: Final = "PEG_DEVCHAIN"
 
@@ -51,26 +52,18 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class TlsConfig:
-    """Where the certificate files are."""
-
-    ca: Path
-    cert: Path
-    key: Path
-
-
-@dataclass(frozen=True, slots=True)
 class DevchainConfig:
     """The configuration file; `devchain.example.toml` beside this module describes every key."""
 
+    network: Network
     data_dir: Path
     genesis: Path
-    proposer_secret: SecretFile
-    """32 bytes in hex: the key whose public half the genesis names as proposer."""
-    tls: TlsConfig
-    host: str = "127.0.0.1"
-    port: int = 0
-    """0 lets the system choose; the choice is written to `<data_dir>/endpoint`."""
+    keystore: Path
+    """Holds the key whose public half the genesis names as proposer."""
+    passphrase: SecretFile
+    tls: TlsFiles
+    listen: str = "127.0.0.1:0"
+    """Port 0 lets the system choose; the address served is written to `<data_dir>/endpoint`."""
     block_millis: int = 0
     """Time between blocks; 0 takes the genesis's."""
     log_level: LogLevel = LogLevel.INFO
@@ -95,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="peg-devchain", description="The embedded consensus layer.")
+    parser.add_argument("command", choices=["run"], help="serve the chain and make its blocks")
     parser.add_argument("--config", type=Path, required=True, help="the TOML configuration file")
     parser.add_argument("--dry-run", action="store_true", help="check configuration, genesis and keys, then stop")
     parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
@@ -110,14 +104,15 @@ async def _check(config: DevchainConfig) -> int:
 
 async def _run(config: DevchainConfig) -> int:
     genesis, proposer = _read_identity(config)
+    host, port = _split_address(config.listen)
     raise_file_limit()
     stopped = stop_on_signals()
     with lock_data_directory(config.data_dir):
         async with _open_chain(config, genesis, proposer) as chain:
             server = _build_server(config, genesis, chain)
-            port = await server.start(config.host, config.port)
-            (config.data_dir / "endpoint").write_text(f"{config.host}:{port}\n", encoding="ascii")
-            log.info("process.started", endpoint=f"{config.host}:{port}", height=chain.ledger.height)
+            endpoint = f"{host}:{await server.start(host, port)}"
+            (config.data_dir / "endpoint").write_text(f"{endpoint}\n", encoding="ascii")
+            log.info("process.started", endpoint=endpoint, height=chain.ledger.height)
             try:
                 await _produce_until(stopped, chain, config.block_millis or genesis.block_millis)
             finally:
@@ -160,7 +155,7 @@ def _build_server(config: DevchainConfig, genesis: Genesis, chain: DevChain) -> 
             methods=frozenset({f"/{SERVICE}/Submit", f"/{SERVICE}/Challenge"}),
         ),
     )
-    server = RpcServer(GuardedCalls(gates, Counters()), TlsFiles(config.tls.ca, config.tls.cert, config.tls.key))
+    server = RpcServer(GuardedCalls(gates, Counters()), config.tls)
     add_ConsensusServiceServicer_to_server(ConsensusServicer(chain), server.grpc)
     server.announce([SERVICE])
     return server
@@ -168,16 +163,24 @@ def _build_server(config: DevchainConfig, genesis: Genesis, chain: DevChain) -> 
 
 def _read_identity(config: DevchainConfig) -> tuple[Genesis, SecretKey]:
     genesis = load_genesis(config.genesis)
-    find_preset(genesis.network)
-    try:
-        proposer = SecretKey.from_bytes(bytes.fromhex(config.proposer_secret.read().decode("ascii").strip()))
-    except ValueError as error:
-        raise ConfigError(f"{config.proposer_secret.path} is not a secret key of 64 hex digits") from error
+    if genesis.network is not config.network:
+        raise ConfigError(
+            f"the genesis file is for {genesis.network}, the configuration for {config.network}",
+            remedy="use one network's files",
+        )
+    proposer = open_keystore(config.keystore, config.passphrase.read_passphrase(), network=config.network)
     if IdentityKey(compute_xonly_key(proposer)) != genesis.proposer:
         raise ConfigError(
-            f"{config.proposer_secret.path} is not the key of the genesis's proposer", remedy="use that network's key"
+            f"{config.keystore} is not the key of the genesis's proposer", remedy="use that network's keystore"
         )
     return genesis, proposer
+
+
+def _split_address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
+        raise ConfigError(f"listen must be host:port, got {text[:80]!r}", remedy="give for example 127.0.0.1:7000")
+    return host.strip("[]"), int(port)
 
 
 if __name__ == "__main__":
