@@ -1,1 +1,3 @@
 """The Node Interface: adapters that turn Bitcoin and the consensus layer into questions, events and broadcasts."""
+
+import smpc.host  # noqa: F401 - first: it quiets gRPC, whose core reads its verbosity while it is imported

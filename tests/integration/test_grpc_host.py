@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 import pytest
 from cryptography import x509
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from smpc.errors import BridgeError, InvalidInput, NotFound, ProtocolError, Refused, TimedOut, Unavailable
 from smpc.host.gates import RateGate
@@ -297,6 +298,18 @@ async def test_a_stream_delivers_and_then_fails_in_the_same_form(pki: Pki) -> No
         assert [await anext(stream) for _ in range(3)] == [b"1", b"2", b"3"]
         with pytest.raises(Refused, match="counted enough"):
             await anext(stream)
+
+
+async def test_a_server_describes_its_services(pki: Pki) -> None:
+    async with running(pki) as bench:
+        channel = RpcChannel(f"127.0.0.1:{bench.port}", pki.issue(COORDINATOR), expect=POD)
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel.current())
+        question = reflection_pb2.ServerReflectionRequest(list_services="")
+        answers = [answer async for answer in stub.ServerReflectionInfo(iter([question]), timeout=5)]
+        names = [service.name for service in answers[0].list_services_response.service]
+        assert "test.Echo" in names
+        assert "grpc.health.v1.Health" in names
+        await channel.close()
 
 
 async def test_a_silent_port_is_unavailable_at_once(pki: Pki) -> None:
