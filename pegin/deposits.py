@@ -12,6 +12,7 @@ from typing import Final
 from pegin.build import find_terms
 from pegin.change import Outlay, find_change
 from pegin.invoice import build_invoice_tree
+from pegin.lifecycle import COINBASE_DEPTH
 from pegin.model import compute_budget
 from pegin.vault import find_epoch_keys
 from smpc.errors import BridgeError
@@ -21,10 +22,6 @@ from smpc.protocol.intents import IntentInput, IntentKind
 from smpc.protocol.invoices import InvoiceTerms
 from smpc.protocol.ledger_state import IntentStatus
 from smpc.types import EpochNumber, FeeRate, Sats
-
-COINBASE_DEPTH: Final = 100
-"""Nodes let nobody spend a coinbase before this many confirmations."""
-
 
 _COUNTED: Final = frozenset({IntentStatus.LIVE, IntentStatus.BOOKED})
 """What uses the caps up: one version of every transfer that was or may still be mined."""
