@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smpc.curve.native import CONTEXT, FFI, LIB
+from smpc.curve.native import CONTEXT, FFI, LIB, POINT, SCALAR
 from smpc.curve.points import Point
 from smpc.curve.scalars import parse_scalar
 from smpc.curve.secret import SecretKey
@@ -24,7 +24,7 @@ def is_valid_plain(key: bytes) -> bool:
     """Tell whether `key` is a compressed curve point: 33 bytes, prefix 02 or 03."""
     if len(key) != 33:
         return False
-    return bool(LIB.secp256k1_ec_pubkey_parse(CONTEXT, FFI.new("secp256k1_pubkey *"), bytes(key), 33))
+    return bool(LIB.secp256k1_ec_pubkey_parse(CONTEXT, FFI.new(POINT), bytes(key), 33))
 
 
 def compute_xonly(plain: PlainKey) -> XOnlyKey:
@@ -51,7 +51,7 @@ def sign_schnorr(secret: SecretKey, message: bytes, aux32: bytes) -> Signature:
     if len(aux32) != 32:
         raise InvalidInput(f"auxiliary randomness has 32 bytes, got {len(aux32)}")
     keypair = FFI.new("secp256k1_keypair *")
-    randomness = FFI.new("unsigned char[32]", bytes(aux32))
+    randomness = FFI.new(SCALAR, bytes(aux32))
     extra = FFI.new("secp256k1_schnorrsig_extraparams *", (_EXTRA_PARAMS_MAGIC, FFI.NULL, randomness))
     output = FFI.new("unsigned char[64]")
     signed = LIB.secp256k1_keypair_create(CONTEXT, keypair, secret.raw) and LIB.secp256k1_schnorrsig_sign_custom(

@@ -16,6 +16,13 @@ from smpc.errors import InvalidInput
 FFI: Final[Any] = _ffi
 LIB: Final[Any] = _lib
 
+POINT: Final[Any] = _ffi.typeof("secp256k1_pubkey *")
+POINTS: Final[Any] = _ffi.typeof("secp256k1_pubkey *[]")
+ENCODED_POINT: Final[Any] = _ffi.typeof("unsigned char[65]")
+SIZE: Final[Any] = _ffi.typeof("size_t *")
+SCALAR: Final[Any] = _ffi.typeof("unsigned char[32]")
+"""C types looked up once: allocating by name costs a dictionary search each time."""
+
 COMPRESSED: Final[int] = _lib.SECP256K1_EC_COMPRESSED
 UNCOMPRESSED: Final[int] = _lib.SECP256K1_EC_UNCOMPRESSED
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from smpc.curve.native import COMPRESSED, CONTEXT, FFI, LIB, UNCOMPRESSED
+from smpc.curve.native import COMPRESSED, CONTEXT, ENCODED_POINT, FFI, LIB, POINT, POINTS, SIZE, UNCOMPRESSED
 from smpc.curve.scalars import ORDER, encode_scalar
 from smpc.errors import InvalidInput
 from smpc.types import PlainKey, XOnlyKey
@@ -38,7 +38,7 @@ class Point:
     @classmethod
     def from_bytes(cls, data: bytes) -> Point:
         """Parse 33 (prefix 02/03) or 65 bytes (prefix 04); MalformedPoint for anything else, infinity included."""
-        raw = FFI.new("secp256k1_pubkey *")
+        raw = FFI.new(POINT)
         if not _parse(raw, data):
             raise MalformedPoint("not an encoding of a curve point")
         return cls(raw)
@@ -97,7 +97,7 @@ class Point:
     def __neg__(self) -> Point:
         if self.raw is None:
             return self
-        copy = FFI.new("secp256k1_pubkey *", self.raw[0])
+        copy = FFI.new(POINT, self.raw[0])
         LIB.secp256k1_ec_pubkey_negate(CONTEXT, copy)
         return Point(copy)
 
@@ -106,7 +106,7 @@ class Point:
         scalar %= ORDER
         if self.raw is None or scalar == 0:
             return Point()
-        copy = FFI.new("secp256k1_pubkey *", self.raw[0])
+        copy = FFI.new(POINT, self.raw[0])
         if not LIB.secp256k1_ec_pubkey_tweak_mul(CONTEXT, copy, scalar.to_bytes(32, "big")):
             raise InvalidInput("libsecp256k1 refused a point multiplication")
         return Point(copy)
@@ -135,7 +135,7 @@ class Point:
         if factor == 0 or not 0 < r < ORDER:
             return self.multiply(factor).add_generator(generator_factor)
         compact = encoded[1:] + encode_scalar(factor * r)
-        signature, raw = FFI.new("secp256k1_ecdsa_recoverable_signature *"), FFI.new("secp256k1_pubkey *")
+        signature, raw = FFI.new("secp256k1_ecdsa_recoverable_signature *"), FFI.new(POINT)
         LIB.secp256k1_ecdsa_recoverable_signature_parse_compact(CONTEXT, signature, compact, encoded[0] & 1)
         digest = encode_scalar(-generator_factor * r)
         # With an r and s in range the only reason for a refusal is that the sum is infinity.
@@ -143,11 +143,8 @@ class Point:
 
     def add_generator(self, scalar: int) -> Point:
         """Return this point plus `scalar` times G; the scalar is public and taken modulo `n`."""
-        if self.raw is None:
-            return multiply_generator(scalar)
-        copy = FFI.new("secp256k1_pubkey *", self.raw[0])
-        # With a reduced scalar the only reason for a refusal is that the sum is infinity.
-        return Point(copy) if LIB.secp256k1_ec_pubkey_tweak_add(CONTEXT, copy, encode_scalar(scalar)) else Point()
+        # A table-driven multiple of G and an addition are faster than ec_pubkey_tweak_add.
+        return sum_points((self, multiply_generator(scalar)))
 
 
 def multiply_generator(scalar: int) -> Point:
@@ -155,7 +152,7 @@ def multiply_generator(scalar: int) -> Point:
     scalar %= ORDER
     if scalar == 0:
         return Point()
-    raw = FFI.new("secp256k1_pubkey *")
+    raw = FFI.new(POINT)
     if not LIB.secp256k1_ec_pubkey_create(CONTEXT, raw, scalar.to_bytes(32, "big")):
         raise InvalidInput("libsecp256k1 refused a generator multiplication")
     return Point(raw)
@@ -183,32 +180,56 @@ def sum_encoded_points(encodings: Sequence[bytes]) -> Point:
 def sum_encoded_columns(rows: Sequence[bytes], columns: int) -> tuple[Point, ...]:
     """Sum many points column by column: each row is `columns` encoded points joined, 33 or 65 bytes each.
 
-    The hot loop of a signing session's coordinator, so it parses into one reused array. MalformedPoint with the row's
-    index for a malformed point; all rows of a length that fits neither size are malformed.
+    The hot loop of a signing session's coordinator: it parses into one reused array, driven by `map`. MalformedPoint
+    with the row's index for a malformed point or a row of neither length.
     """
     count = len(rows)
     if count == 0:
         return (Point(),) * columns
-    sizes = [33 if len(row) == 33 * columns else 65 for row in rows]
+    sizes = _find_point_sizes(rows, columns)
     array = FFI.new("secp256k1_pubkey[]", count)
     raws = [array + place for place in range(count)]
-    pointers = FFI.new("secp256k1_pubkey *[]", raws)
-    parse, combine, context = LIB.secp256k1_ec_pubkey_parse, LIB.secp256k1_ec_pubkey_combine, CONTEXT
+    pointers, contexts = FFI.new(POINTS, raws), [CONTEXT] * count
     sums = []
     for column in range(columns):
-        for index, (raw, row, size) in enumerate(zip(raws, rows, sizes, strict=True)):
-            data = row[column * size : column * size + size]
-            if len(data) != size or (size == 65 and data[0] != 4) or not parse(context, raw, data, size):
-                raise MalformedPoint(f"row {index}, column {column} is not a curve point", index=index)
-        total = FFI.new("secp256k1_pubkey *")
-        sums.append(Point(total) if combine(context, total, pointers, count) else Point())
+        data = [row[column * size : column * size + size] for row, size in zip(rows, sizes, strict=True)]
+        parsed = list(map(LIB.secp256k1_ec_pubkey_parse, contexts, raws, data, sizes))
+        if 0 in parsed:
+            index = parsed.index(0)
+            raise MalformedPoint(f"row {index}, column {column} is not a curve point", index=index)
+        total = FFI.new(POINT)
+        combined = LIB.secp256k1_ec_pubkey_combine(CONTEXT, total, pointers, count)
+        sums.append(Point(total) if combined else Point())
     return tuple(sums)
+
+
+def add_multiple(first: Point, second: Point, scalar: int) -> Point:
+    """Return first + scalar * second for a public scalar, in one go: what a signing session does for every message."""
+    if first.raw is None or second.raw is None or scalar % ORDER == 0:
+        return first + second.multiply(scalar)
+    product, total = FFI.new(POINT, second.raw[0]), FFI.new(POINT)
+    multiplied = LIB.secp256k1_ec_pubkey_tweak_mul(CONTEXT, product, encode_scalar(scalar))
+    if not multiplied:
+        raise InvalidInput("libsecp256k1 refused a point multiplication")
+    pair = FFI.new(POINTS, (first.raw, product))
+    return Point(total) if LIB.secp256k1_ec_pubkey_combine(CONTEXT, total, pair, 2) else Point()
+
+
+def _find_point_sizes(rows: Sequence[bytes], columns: int) -> list[int]:
+    heads = b"\x04" * columns
+    sizes = [
+        65 if len(row) == 65 * columns and row[::65] == heads else 33 if len(row) == 33 * columns else 0 for row in rows
+    ]
+    if 0 in sizes:
+        index = sizes.index(0)
+        raise MalformedPoint(f"row {index} is not {columns} encoded points", index=index)
+    return sizes
 
 
 def _combine(raws: list[Any]) -> Point:
     # The output is a buffer of its own: ec_pubkey_combine must not write over one of its inputs.
-    total = FFI.new("secp256k1_pubkey *")
-    if LIB.secp256k1_ec_pubkey_combine(CONTEXT, total, FFI.new("secp256k1_pubkey *[]", raws), len(raws)):
+    total = FFI.new(POINT)
+    if LIB.secp256k1_ec_pubkey_combine(CONTEXT, total, FFI.new(POINTS, raws), len(raws)):
         return Point(total)
     return Point()  # valid inputs are refused only when they sum to infinity
 
@@ -222,6 +243,6 @@ def _parse(raw: Any, data: bytes) -> bool:  # noqa: ANN401 - cffi publishes no t
 
 
 def _serialize(raw: Any, size: int, flags: int) -> bytes:  # noqa: ANN401 - cffi publishes no types
-    output = FFI.new("unsigned char[]", size)
-    LIB.secp256k1_ec_pubkey_serialize(CONTEXT, output, FFI.new("size_t *", size), raw, flags)
-    return bytes(FFI.buffer(output))
+    output = FFI.new(ENCODED_POINT)
+    LIB.secp256k1_ec_pubkey_serialize(CONTEXT, output, FFI.new(SIZE, size), raw, flags)
+    return bytes(FFI.buffer(output, size))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from smpc.curve.hashing import tagged_hash
-from smpc.curve.native import CONTEXT, FFI, LIB
+from smpc.curve.native import CONTEXT, FFI, LIB, POINT, SCALAR
 from smpc.curve.points import Point
 from smpc.curve.scalars import encode_scalar
 from smpc.errors import InvalidInput
 from smpc.types import PlainKey, XOnlyKey
+
+_ZEROS: Final = bytes(32)
 
 
 class SecretKey:
@@ -34,7 +36,7 @@ class SecretKey:
         """Take 32 big-endian bytes; InvalidInput when the length is wrong, the value 0 or not below `n`."""
         if len(data) != 32:
             raise InvalidInput(f"a secret key has 32 bytes, got {len(data)}")
-        raw = FFI.new("unsigned char[32]", bytes(data))
+        raw = FFI.new(SCALAR, bytes(data))
         if not LIB.secp256k1_ec_seckey_verify(CONTEXT, raw):
             raise InvalidInput("a secret key must be from 1 to the group order - 1")
         return cls(raw)
@@ -52,7 +54,7 @@ class SecretKey:
 
     def wipe(self) -> None:
         """Overwrite the secret with zeros; every later use is refused."""
-        FFI.buffer(self.raw)[:] = bytes(32)
+        FFI.memmove(self.raw, _ZEROS, 32)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SecretKey):
@@ -70,7 +72,7 @@ class SecretKey:
 
 def compute_point(secret: SecretKey) -> Point:
     """Return `secret` times G."""
-    point = FFI.new("secp256k1_pubkey *")
+    point = FFI.new(POINT)
     if not LIB.secp256k1_ec_pubkey_create(CONTEXT, point, secret.raw):
         raise InvalidInput("the secret key was wiped")
     return Point(point)
@@ -123,15 +125,15 @@ def compute_response(terms: Sequence[tuple[SecretKey, int]]) -> bytes:
 
     Factors are public and not 0. The caller sees to it that the sum hides every secret.
     """
-    total = FFI.new("unsigned char[32]")
+    total = FFI.new(SCALAR)
     for index, (secret, factor) in enumerate(terms):
-        product = total if index == 0 else FFI.new("unsigned char[32]")
+        product = total if index == 0 else FFI.new(SCALAR)
         FFI.memmove(product, secret.raw, 32)
         if factor != 1:
             _require(LIB.secp256k1_ec_seckey_tweak_mul(CONTEXT, product, encode_scalar(factor)))
         if index > 0:
             _require(LIB.secp256k1_ec_seckey_tweak_add(CONTEXT, total, product))
-            FFI.memmove(product, bytes(32), 32)
+            FFI.memmove(product, _ZEROS, 32)
     return bytes(FFI.buffer(total))
 
 
@@ -144,7 +146,7 @@ def compute_ecdh_with_point(secret: SecretKey, point: Point) -> bytes:
     """Return the same as `compute_ecdh` for a key that is parsed already; InvalidInput for infinity."""
     if point.is_infinity:
         raise InvalidInput("infinity is no public key")
-    output = FFI.new("unsigned char[32]")
+    output = FFI.new(SCALAR)
     _require(LIB.secp256k1_ecdh(CONTEXT, output, point.raw, secret.raw, FFI.NULL, FFI.NULL))
     return bytes(FFI.buffer(output))
 
@@ -170,7 +172,7 @@ _COPY_COORDINATES = FFI.callback(
 
 
 def _copy(secret: SecretKey) -> Any:  # noqa: ANN401 - cffi publishes no types
-    result = FFI.new("unsigned char[32]")
+    result = FFI.new(SCALAR)
     FFI.memmove(result, secret.raw, 32)
     return result
 

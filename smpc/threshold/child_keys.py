@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import hmac
 from typing import Final
 
 from smpc.curve import Point, parse_scalar
@@ -26,6 +25,11 @@ INVOICE_RANGE_START: Final = 0
 VAULT_RANGE_START: Final = 0x10000000
 REJECTION_RANGE_START: Final = 0x20000000
 EMERGENCY_RANGE_START: Final = 0x30000000
+
+_PADDED_CHAIN_CODE = CHAIN_CODE.ljust(128, b"\x00")
+_INNER: Final = hashlib.sha512(bytes(byte ^ 0x36 for byte in _PADDED_CHAIN_CODE))
+_OUTER: Final = hashlib.sha512(bytes(byte ^ 0x5C for byte in _PADDED_CHAIN_CODE))
+"""HMAC-SHA512 (RFC 2104) after its key: the chain code never changes, so its two blocks are hashed once."""
 
 _HARDENED_START: Final = 0x80000000
 
@@ -60,7 +64,10 @@ def derive_child_tweak(group_key: PlainKey, index: ChildIndex) -> bytes:
         raise InvalidInput("a group key has 33 bytes and the prefix 02 or 03")
     if not 0 <= index < _HARDENED_START:
         raise InvalidInput(f"a child index is from 0 to 2**31 - 1, got {index}")
-    tweak = hmac.digest(CHAIN_CODE, group_key + index.to_bytes(4, "big"), "sha512")[:32]
+    inner, outer = _INNER.copy(), _OUTER.copy()
+    inner.update(group_key + index.to_bytes(4, "big"))
+    outer.update(inner.digest())
+    tweak = outer.digest()[:32]
     parse_scalar(tweak)
     return tweak
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from smpc.curve import (
     ORDER,
+    add_multiple,
     compute_response,
     encode_scalar,
     multiply_generator,
@@ -122,7 +123,7 @@ def open_session(context: SigningContext, task: SigningTask, nonce: AggregateNon
     state = context.nonce_coefficient_hash.copy()
     state.update(nonce.compressed + xonly + task.message)
     b = reduce_scalar(state.digest())
-    total = nonce.first + nonce.second.multiply(b)
+    total = add_multiple(nonce.first, nonce.second, b)
     # Nonces summing to infinity must not stop the session: whoever caused it is found when his share fails.
     nonce_key = (_GENERATOR if total.is_infinity else total).to_bytes()
     challenge = reduce_scalar(tagged_hash("BIP0340/challenge", nonce_key[1:], xonly, task.message))
@@ -178,7 +179,7 @@ def verify_share(session: MessageSession, position: int, nonce: bytes, signature
     coefficient = session.context.compute_coefficient(position)
     factor = session.challenge * coefficient * session.key_sign
     # s*G - (e*a*g)*P must be the signer's nonce point, negated where R's y is odd.
-    expected = first + second.multiply(session.nonce_coefficient)
+    expected = add_multiple(first, second, session.nonce_coefficient)
     actual = session.context.group.public_points[position].multiply_add(-factor, s)
     return actual == (expected if session.nonce_sign == 1 else -expected)
 
@@ -188,7 +189,7 @@ def aggregate_shares(session: MessageSession, shares: Mapping[int, bytes]) -> Si
 
     `shares` has 32 bytes for every signer of the set, by position.
     """
-    scalars = [int.from_bytes(shares[signer], "big") for signer in session.context.signers]
+    scalars = [*map(int.from_bytes, map(shares.__getitem__, session.context.signers))]  # big-endian by default
     if max(scalars) >= ORDER:
         return None
     key = session.task.key

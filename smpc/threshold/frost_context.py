@@ -7,7 +7,7 @@ computed once however many inputs there are. That is why a signer's work per mes
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from smpc.curve import ORDER, Point, parse_scalar, start_tagged_hash
@@ -66,7 +66,9 @@ class TweakContext:
     @classmethod
     def from_child(cls, group_key: PlainKey, index: ChildIndex) -> TweakContext:
         """Return the context of a group's child key: one plain tweak, derived here and never taken from the wire."""
-        return cls.from_group_key(group_key).apply(derive_child_tweak(group_key, index), is_xonly=False)
+        tweak = int.from_bytes(derive_child_tweak(group_key, index), "big")
+        point = parse_group_key(group_key).add_generator(tweak)
+        return cls(point, point.to_plain_key(), 1, tweak)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +80,8 @@ class SigningContext:
     """0-based positions, ascending."""
     nonce_coefficient_hash: _Hash
     """The hash for the nonce coefficient after tag and signer set; copied per message."""
+    coefficients: dict[int, int] = field(default_factory=dict, repr=False)
+    """Lagrange coefficients computed so far: a signer needs one, a coordinator that looks for a culprit all."""
 
     @classmethod
     def build(cls, group: GroupKey, signers: Iterable[int]) -> SigningContext:
@@ -97,6 +101,8 @@ class SigningContext:
 
     def compute_coefficient(self, position: int) -> int:
         """Return a signer's Lagrange coefficient; InvalidInput for one outside the set."""
-        if position not in self.signers:
-            raise InvalidInput(f"member {position} is not in the signer set")
-        return compute_coefficient(self.signers, position)
+        if position not in self.coefficients:
+            if position not in self.signers:
+                raise InvalidInput(f"member {position} is not in the signer set")
+            self.coefficients[position] = compute_coefficient(self.signers, position)
+        return self.coefficients[position]

@@ -162,10 +162,9 @@ class AggregateNonce:
     @classmethod
     def from_bytes(cls, data: bytes) -> AggregateNonce:
         """Parse 130 or 66 bytes (all-zero halves are infinity); InvalidInput for anything else."""
-        compressed = compress_nonce(data)
         half = len(data) // 2
-        points = [_parse_half(data[:half]), _parse_half(data[half:])]
-        return cls(points[0], points[1], compressed)
+        first, second = data[:half], data[half:]
+        return cls(_parse_half(first), _parse_half(second), compress_nonce(data))
 
     def to_bytes(self) -> bytes:
         """Return 130 bytes for the wire."""
@@ -188,8 +187,9 @@ def aggregate_commitments(commitments: Mapping[int, bytes], count: int) -> tuple
     MemberFault (`INVALID_NONCE`) naming the members with a wrong length, else the first with a malformed point.
     """
     members = sorted(commitments)
-    wrong = [member for member in members if not _has_nonce_length(commitments[member], count)]
-    if wrong:
+    lengths = {NONCE_SIZE * count, COMPRESSED_NONCE_SIZE * count}
+    if not lengths.issuperset(map(len, commitments.values())):
+        wrong = [member for member in members if len(commitments[member]) not in lengths]
         raise MemberFault(f"the nonces of members {wrong} have a wrong length", members=wrong, code="INVALID_NONCE")
     try:
         sums = sum_encoded_columns([commitments[member] for member in members], 2 * count)
@@ -220,13 +220,13 @@ def parse_nonce_points(nonce: bytes) -> Sequence[Point]:
     return Point.from_bytes(nonce[:half]), Point.from_bytes(nonce[half:])
 
 
-def _has_nonce_length(commitment: bytes, count: int) -> bool:
-    return len(commitment) in {NONCE_SIZE * count, COMPRESSED_NONCE_SIZE * count}
-
-
 def _compress(point: bytes) -> bytes:
-    return bytes(33) if point == bytes(65) else (b"\x03" if point[64] & 1 else b"\x02") + point[1:33]
+    if not point[0]:
+        return bytes(33)
+    return (b"\x03" if point[64] & 1 else b"\x02") + point[1:33]
 
 
 def _parse_half(data: bytes) -> Point:
-    return Point() if not any(data) else Point.from_bytes(data)
+    if data[:1] == b"\x00" and not any(data):
+        return Point()
+    return Point.from_bytes(data)
