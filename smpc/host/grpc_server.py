@@ -40,6 +40,9 @@ class ServerLimits:
     """A connection that has not finished TLS by then is closed (case G4)."""
     idle_ms: int = 600_000
     """A connection without calls is closed after this long; clients reconnect by themselves."""
+    age_ms: int = 3_600_000
+    """After this long a connection takes no new calls, so that a renewed or expired certificate shows; running calls
+    have as long again."""
     keepalive_ms: int = 30_000
     keepalive_timeout_ms: int = 10_000
 
@@ -143,6 +146,8 @@ def _options(limits: ServerLimits) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", limits.max_connections),
         ("grpc.server_handshake_timeout_ms", limits.handshake_ms),
         ("grpc.max_connection_idle_ms", limits.idle_ms),
+        ("grpc.max_connection_age_ms", limits.age_ms),
+        ("grpc.max_connection_age_grace_ms", limits.age_ms),
         ("grpc.keepalive_time_ms", limits.keepalive_ms),
         ("grpc.keepalive_timeout_ms", limits.keepalive_timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -104,6 +104,15 @@ async def test_a_client_takes_up_its_renewed_certificate(pki: Pki) -> None:
         assert bench.channels[0].current() is not first
 
 
+async def test_an_old_connection_is_made_anew_while_its_calls_go_on(pki: Pki) -> None:
+    async with running(pki, limits=ServerLimits(age_ms=300)) as bench:
+        client = bench.connect_as(COORDINATOR)
+        before = await client.call(lambda stub: stub.Wait, b"500", seconds=5)
+        assert before == b"waited"
+        for _ in range(10):
+            assert await client.call(lambda stub: stub.Wait, b"50", seconds=5) == b"waited"
+
+
 async def test_a_channel_finds_a_server_that_comes_back(pki: Pki) -> None:
     files = pki.issue(COORDINATOR)
     async with running(pki) as bench:
