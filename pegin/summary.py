@@ -1,8 +1,8 @@
-"""What a user sees of a peg-in: one state, what it waits for, and every output with its numbers (design.md section 11)."""
+"""What a user sees of a peg-in: one state, what it waits for, and every output with its numbers (section 11)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,28 +101,31 @@ def summarise(
     )
 
 
+_WAITS: Final[Mapping[DepositState, str]] = {
+    DepositState.MISSING: "the deposit to come back: it is in no block and in no mempool",
+    DepositState.MATURE: "a batch",
+    DepositState.RECORDED: "the challenge window and the signatures of both groups",
+    DepositState.TRANSFERRING: "the transfer's confirmation",
+    DepositState.BOOKED: "",
+    DepositState.REFUNDED: "",
+    DepositState.DEAD: "",
+}
+
+
 def describe_wait(params: Params, deposit: Deposit, tip: BtcHeight) -> str:
     """Return what a deposit waits for, for people; empty when it waits for nothing."""
+    if deposit.state in _WAITS:
+        return _WAITS[deposit.state]
     match deposit.state:
-        case DepositState.MISSING:
-            return "the deposit to come back: it is in no block and in no mempool"
         case DepositState.SEEN | DepositState.MATURING:
             return f"confirmations {compute_confirmations(deposit, tip)}/{deposit.limits.confirmations}"
-        case DepositState.MATURE:
-            return "a batch"
-        case DepositState.RECORDED:
-            return "the challenge window and the signatures of both groups"
-        case DepositState.TRANSFERRING:
-            return "the transfer's confirmation"
         case DepositState.LOCKED:
             depth = 0 if deposit.transfer_height is None else tip - deposit.transfer_height + 1
             return f"the booking, transfer confirmations {depth}/{params.credit_confirmations}"
         case DepositState.REFUNDING:
             return f"the refund's {deposit.limits.settled} confirmations"
-        case DepositState.OUT_OF_BOUNDS | DepositState.EXPIRED:
+        case _:
             return _describe_refund(deposit, tip)
-        case DepositState.BOOKED | DepositState.REFUNDED | DepositState.DEAD:
-            return ""
 
 
 def compute_confirmations(deposit: Deposit, tip: BtcHeight) -> int:
