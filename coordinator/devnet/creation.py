@@ -47,6 +47,7 @@ def write_configurations(
     for name, endpoint in settings.pod_endpoints.items():
         _write(layout.pod(name), _describe_pod(layout, settings, name, endpoint))
     make_private_directory(layout.accounts)
+    write_private_file(layout.profile, build_toml(_describe_profile(layout, settings, identities)).encode())
     settings.save(layout.settings)
 
 
@@ -114,11 +115,30 @@ def _describe_coordinator(layout: DevnetLayout, settings: DevnetSettings) -> dic
     }
 
 
+def _describe_profile(
+    layout: DevnetLayout, settings: DevnetSettings, identities: DevnetIdentities
+) -> dict[str, TomlValue]:
+    ports, user, operator = settings.ports, layout.user_tls, layout.operator_tls
+    coordinator = identities.coordinator.hex()
+    return {
+        "network": str(NETWORK),
+        "accounts": layout.accounts,
+        "genesis": layout.genesis,
+        "peg": {"endpoint": to_endpoint(ports.peg), "identity": coordinator},
+        "operator": {"endpoint": to_endpoint(ports.operator), "identity": coordinator},
+        "consensus": {"endpoint": to_endpoint(ports.consensus), "identity": identities.consensus.hex()},
+        "tls": {"ca": user.ca, "cert": user.cert, "key": user.key},
+        "operator_tls": {"ca": operator.ca, "cert": operator.cert, "key": operator.key},
+        "bitcoind": {"url": f"http://{to_endpoint(ports.bitcoind)}", "cookie": layout.cookie},
+    }
+
+
 def _write(files: ServiceFiles, table: Mapping[str, TomlValue]) -> None:
     write_private_file(files.config, build_toml(table).encode())
 
 
 def _remove_remains(layout: DevnetLayout, settings: DevnetSettings) -> None:
     services = [layout.consensus, layout.coordinator, *(layout.pod(name) for name in settings.pod_endpoints)]
+    layout.profile.unlink(missing_ok=True)
     for directory in (layout.authority, layout.bitcoind, layout.store, *(files.directory for files in services)):
         shutil.rmtree(directory, ignore_errors=True)

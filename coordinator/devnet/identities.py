@@ -10,10 +10,10 @@ from typing import Final
 
 from coordinator.devnet.layout import DevnetLayout, ServiceFiles
 from smpc.curve import SecretKey, compute_xonly_key
+from smpc.host.keystore import DEVNET_KDF, create_keystore
 from smpc.host.peer import PeerIdentity, PeerRole
 from smpc.host.pki import init_ca, issue_certificate
 from smpc.host.private_file import Passphrase, make_private_directory, write_private_file
-from smpc.participant.keystore import DEVNET_KDF, create_keystore
 from smpc.types import IdentityKey, Network
 
 NETWORK: Final = Network.REGTEST

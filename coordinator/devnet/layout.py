@@ -111,6 +111,11 @@ class DevnetLayout:
         return self.data_dir / "cli"
 
     @property
+    def profile(self) -> Path:
+        """Whom the command line talks to, and as whom."""
+        return self.accounts / "profile.toml"
+
+    @property
     def control(self) -> Path:
         """The supervisor's socket."""
         return self.data_dir / "control.sock"

@@ -13,9 +13,9 @@ from coordinator.devnet.layout import DevnetLayout
 from coordinator.devnet.settings import DevnetSettings, to_endpoint
 from smpc.errors import BridgeError, NotFound
 from smpc.host.grpc_channel import RpcChannel
+from smpc.host.keystore import read_keystore_identity
 from smpc.host.peer import PeerIdentity, PeerRole
 from smpc.node.consensus_client import ConsensusClient
-from smpc.participant.keystore import read_keystore_identity
 from smpc.protocol.ledger_state import EpochState
 from smpc.types import EpochNumber
 

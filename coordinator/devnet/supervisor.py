@@ -49,6 +49,8 @@ class Supervisor:
         self._settings: DevnetSettings | None = None
         self._probe: ReadinessProbe | None = None
         self._progress = Progress(stage="starting")
+        self.listening: Final = asyncio.Event()
+        """Set once the supervisor answers requests."""
         self._ended = asyncio.Event()
         self._began = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,6 +61,7 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
             server = await serve_control(self._layout.control, self._answer)
+            self.listening.set()
             try:
                 self._spawn(self._bring_up())
                 await self._ended.wait()

@@ -1,0 +1,54 @@
+"""`peg`: every command, joined."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated, Final
+
+import typer
+
+from coordinator.cli import account_commands, devnet_commands, pki_commands
+from coordinator.cli.command import CommonOptions, DataDirOption, JsonOption, ProfileOption, run_app
+from coordinator.cli.output import print_json
+
+app: Final = typer.Typer(
+    name="peg",
+    help="Peg BTC in, move kBTC, peg BTC out; and run the bridge.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(devnet_commands.app, name="devnet", no_args_is_help=True)
+app.add_typer(account_commands.app, name="account", no_args_is_help=True)
+app.add_typer(pki_commands.app, name="pki", no_args_is_help=True)
+
+
+@app.callback(invoke_without_command=True)
+def begin(
+    ctx: typer.Context,
+    *,
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+    as_json: JsonOption = False,
+    data_dir: DataDirOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Peg BTC in, move kBTC, peg BTC out; and run the bridge."""
+    ctx.obj = CommonOptions(as_json, data_dir, profile)
+    if show_version:
+        _print_version(as_json=as_json)
+        raise typer.Exit
+
+
+def _print_version(*, as_json: bool) -> None:
+    number = version("peg-bridge")
+    if as_json:
+        print_json({"schema": "peg.version/1", "network": "", "data": {"version": number}})
+    else:
+        typer.echo(f"peg {number}")
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run_app(app, sys.argv[1:]))
