@@ -45,22 +45,21 @@ def apply_invoices_recorded(tables: LedgerTables, record: InvoicesRecorded) -> N
     _check_request(tables, record)
     if record.coordinator not in tables.genesis.coordinators:
         raise Refused("only a coordinator of the genesis records invoices", code="NOT_A_COORDINATOR")
-    if not verify_schnorr(record.coordinator, record.digest, record.signature):
-        raise Refused("the peg-in's signature is not the coordinator's", code="BAD_SIGNATURE")
     _check_counts(tables, record)
-    height = tables.head.height
+    pegin = record.record_id
+    if not verify_schnorr(record.coordinator, pegin, record.signature):
+        raise Refused("the peg-in's signature is not the coordinator's", code="BAD_SIGNATURE")
     active = tables.require_active_epoch()
     for invoice in record.invoices:
         _check_invoice(tables, active, invoice)
-        key = (invoice.terms.epoch, invoice.terms.index)
-        script = derive_invoice_script(tables.params, active, invoice.terms)
-        tables.put(tables.own_scripts, script, active.number)
-        tables.put(tables.invoices, key, InvoiceEntry(invoice, record.record_id, height))
-    keys = tuple((invoice.terms.epoch, invoice.terms.index) for invoice in record.invoices)
-    tables.put(tables.pegins, record.record_id, keys)
-    tables.put(tables.invoice_requests, (record.coordinator, record.request_id), record.record_id)
+        key = (active.number, invoice.terms.index)
+        tables.put(tables.invoices, key, InvoiceEntry(invoice, pegin, tables.head.height))
+        tables.put(tables.own_scripts, derive_invoice_script(tables.params, active, invoice.terms), active.number)
+    keys = tuple((active.number, invoice.terms.index) for invoice in record.invoices)
+    tables.put(tables.pegins, pegin, keys)
+    tables.put(tables.invoice_requests, (record.coordinator, record.request_id), pegin)
     tables.head = replace(tables.head, invoices_in_block=tables.head.invoices_in_block + len(keys))
-    tables.events.append(InvoicesIssued(record.record_id, keys))
+    tables.events.append(InvoicesIssued(pegin, keys))
 
 
 def _check_request(tables: LedgerTables, record: InvoicesRecorded) -> None:

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+import pytest
+
 from smpc.curve import tagged_hash
+from smpc.errors import Conflict, InvalidInput, Refused
 from smpc.params import REGTEST, Params
 from smpc.protocol.intents import Booking, Intent, IntentInput, IntentKind, Payment
 from smpc.protocol.invoices import InvoiceRequest, InvoiceTerms, RefundOrigin, compute_fee_base, compute_fee_out
@@ -91,6 +94,14 @@ class LedgerChain:
         events = self.ledger.apply_block(block)
         self.blocks.append(block)
         return events
+
+    def refusal(self, *records: Record) -> str:
+        """Return the code with which the next block of these records is refused; nothing may have changed by it."""
+        before = self.ledger.compute_state_root()
+        with pytest.raises((Refused, InvalidInput, Conflict)) as caught:
+            self.ledger.apply_block(self.build_block(*records))
+        assert self.ledger.compute_state_root() == before
+        return caught.value.code
 
     def skip(self, count: int) -> None:
         """Apply empty blocks."""
