@@ -140,6 +140,19 @@ async def test_refuses_a_request_id_with_other_content(mempool: Mempool, lease: 
     assert (await mempool.store.read_head()).sequence == 1
 
 
+async def test_a_cancelled_step_stands_whole_or_not_at_all(mempool: Mempool, lease: Lease) -> None:
+    for turns in range(12):
+        transition = step(lease, f"r{turns}", f"{turns}:0", effects=(f"e{turns}",), also=(write(f"{turns}:1"),))
+        cut_short = asyncio.ensure_future(mempool.store.apply(transition))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        cut_short.cancel()
+        await asyncio.wait([cut_short])
+        assert (await mempool.store.apply(transition)).version == 1
+    found = await verify_store(mempool.store)
+    assert (found.events, (await mempool.store.read_head()).open_effects) == (24, 12)
+
+
 # ---------------------------------------------------------------- several records in one step
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ from coordinator.mempool.verification import fetch_state_root, verify_store
 from tests.support.store_stand import IDENTITY, key_of, run_raw, running_server, step
 
 HOUR_MS = 3_600_000
+CUTS = (1, 2, 13, 14, 15, 27, 40, 63, 64)
+"""Bytes; 14 is the length of the last command of every step."""
 
 
 async def write_until_it_fails(mempool: Mempool, lease: Lease, acknowledged: dict[str, Applied]) -> None:
@@ -31,7 +33,7 @@ async def write_until_it_fails(mempool: Mempool, lease: Lease, acknowledged: dic
             return
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [*range(10), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(10, 60))])
 async def test_a_killed_server_keeps_everything_it_acknowledged(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     server = ValkeyServer.start(tmp_path)
@@ -82,15 +84,18 @@ async def written_store(data_dir: Path, records: int = 5) -> AsyncIterator[Path]
     yield next(ServerFiles(data_dir).append_only.glob("*.incr.aof"))
 
 
+@pytest.mark.parametrize("cuts", [CUTS, pytest.param(range(1, 65), marks=pytest.mark.soak)], ids=["some", "all"])
 @pytest.mark.parametrize("what_last", ["applied", "renewed", "acquired", "claimed", "acknowledged"])
-async def test_refuses_to_start_on_a_cut_file_until_it_is_rebuilt(tmp_path: Path, what_last: str) -> None:
+async def test_refuses_to_start_on_a_cut_file_until_it_is_rebuilt(
+    tmp_path: Path, what_last: str, cuts: Iterable[int]
+) -> None:
     with running_server(tmp_path) as server:
         async with open_redis_mempool(server.url, IDENTITY) as mempool:
             await write_last(mempool, what_last)
             root = await fetch_state_root(mempool.store)
     log = next(ServerFiles(tmp_path).append_only.glob("*.incr.aof"))
     whole = log.read_bytes()
-    for cut in (1, 2, 13, 14, 15, 27, 40, 63, 64):
+    for cut in cuts:
         log.write_bytes(whole[:-cut])
         with pytest.raises(StoreCorrupt, match="truncated or damaged") as caught:
             ValkeyServer.start(tmp_path)
@@ -145,20 +150,21 @@ async def test_a_flipped_byte_of_a_body_is_found_when_it_is_loaded(tmp_path: Pat
             assert await mempool.store.load(key_of("2:0")) is not None
 
 
-async def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flips", [25, pytest.param(600, marks=pytest.mark.soak)])
+async def test_no_flipped_byte_goes_unnoticed(tmp_path: Path, flips: int) -> None:
     """Flip single bytes anywhere in what one step wrote: the server refuses it, a check finds it, or it is harmless."""
     rng = random.Random(20261120)
     async with written_store(tmp_path / "store", records=3) as log:
         whole = log.read_bytes()
     start = whole.rindex(b"MULTI")
     harmless = 0
-    for _ in range(25):
+    for _ in range(flips):
         at = rng.randrange(start, len(whole))
         log.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << rng.randrange(8))]) + whole[at + 1 :])
         if not await finds_damage(tmp_path / "store"):
             harmless += 1
             assert is_harmless(whole, at), f"{whole[at : at + 1]!r} in {whole[at - 30 : at + 30]!r}"
-    assert harmless < 12
+    assert harmless < flips // 2
 
 
 async def finds_damage(data_dir: Path) -> bool:
