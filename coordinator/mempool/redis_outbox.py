@@ -14,7 +14,7 @@ CLAIM: Final = Script.from_file("claim")
 ACKNOWLEDGE: Final = Script.from_file("acknowledge")
 
 _LONGEST_WAIT_MS: Final = 1000
-"""One blocking read; below the connection's timeout, and short enough to notice effects that are due again."""
+"""One blocking read."""
 
 
 class RedisOutbox:
@@ -36,7 +36,7 @@ class RedisOutbox:
             left_ms = int((deadline - time.monotonic()) * 1000)
             if effects or left_ms <= 0:
                 return effects
-            await self._wait_for_entry(last, min(left_ms, _LONGEST_WAIT_MS))
+            await self._wait_for_entry(last, left_ms)
 
     async def acknowledge(self, token: FencingToken, effect: ClaimedEffect) -> bool:
         """Strike a carried-out effect from the outbox; False if it was not there any more."""
@@ -58,5 +58,8 @@ class RedisOutbox:
             self._in_hand.update(effect.position for effect in effects)
             return reply[1], effects
 
-    async def _wait_for_entry(self, last: bytes, wait_ms: int) -> None:
+    async def _wait_for_entry(self, last: bytes, left_ms: int) -> None:
+        # Shorter than the connection's own limit, and short enough to notice effects that are due again.
+        limit_ms = int(self._session.options.timeout_seconds * 1000) // 2
+        wait_ms = max(1, min(left_ms, _LONGEST_WAIT_MS, limit_ms))
         await self._session.call("XREAD", "COUNT", 1, "BLOCK", wait_ms, "STREAMS", self._keys.outbox, last)

@@ -117,6 +117,10 @@ async def test_a_server_that_forgot_the_scripts_is_taught_again(
     assert (await mempool.store.apply(step(lease, "r2", version=1))).version == 2
 
 
+async def test_waiting_for_effects_outlasts_the_time_limit_of_one_call(mempool: Mempool, lease: Lease) -> None:
+    assert await mempool.outbox.claim_effects(lease.token, block_ms=700) == ()
+
+
 # ---------------------------------------------------------------- a cut line (G9)
 
 
