@@ -114,9 +114,10 @@ def evaluate_polynomial(coefficients: Sequence[SecretKey], x: int) -> SecretKey:
     """Return c0 + c1*x + c2*x**2 + ... for a public `x`, by Horner's rule."""
     position = encode_scalar(x)
     result = _copy(coefficients[-1])
+    multiply, add, accepted = LIB.secp256k1_ec_seckey_tweak_mul, LIB.secp256k1_ec_seckey_tweak_add, 1
     for coefficient in reversed(coefficients[:-1]):
-        _require(LIB.secp256k1_ec_seckey_tweak_mul(CONTEXT, result, position))
-        _require(LIB.secp256k1_ec_seckey_tweak_add(CONTEXT, result, coefficient.raw))
+        accepted &= multiply(CONTEXT, result, position) & add(CONTEXT, result, coefficient.raw)
+    _require(accepted)
     return SecretKey(result)
 
 

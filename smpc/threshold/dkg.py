@@ -5,7 +5,8 @@
 Messages travel as bytes. Blame: a coordinator that holds messages signed by their senders proves a fault
 (MemberFault); a member who sees only what the coordinator relays cannot tell the two apart (UnattributedFault) unless
 the coordinator contradicts what the member itself sent (CoordinatorFault). After a mismatch of one's own share,
-`participant_investigate` narrows the suspicion to one member.
+`participant_investigate` narrows the suspicion to one member, and `smpc.threshold.complaint` proves it to anyone where
+first messages are signed.
 
 One file per layer: `vss` (sharing) < `simplpedpop` (proofs of possession) < `encpedpop` (encryption) < `certeq`
 (agreement) < the steps of members and coordinator, all offered here.

@@ -95,9 +95,8 @@ def participant_step1(
     if randomness == bytes(32):
         raise InvalidInput("the randomness is all zero: the random number generator is broken")
     own = build_encrypted_contribution(host_secret, params, position, randomness)
-    commitment, pop = own.contribution.commitment, own.contribution.pop
-    message = ParticipantMessage1(commitment, pop, own.nonce_key, own.encrypted_shares)
-    return ParticipantState1(params, position, commitment.to_secret, own.nonce_key, _Use()), message.to_bytes()
+    message = ParticipantMessage1(own.commitment, own.pop, own.nonce_key, own.encrypted_shares)
+    return ParticipantState1(params, position, own.commitment.to_secret, own.nonce_key, _Use()), message.to_bytes()
 
 
 def participant_step2(
@@ -128,6 +127,8 @@ def participant_step2(
     except ShareMismatch as mismatch:
         encrypted_sum = parsed.encrypted_shares[position]
         raise ShareFault(Investigation(params, position, encrypted_sum, mismatch.public_share, pads)) from None
+    for secret in (*pads, share):
+        secret.wipe()
     transcript = RecoveryData.build_transcript(
         params.threshold, outcome.commitment, params.host_keys, parsed.nonce_keys, parsed.encrypted_shares
     )

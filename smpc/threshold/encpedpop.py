@@ -22,15 +22,17 @@ from smpc.curve import (
 )
 from smpc.errors import CoordinatorFault, UnattributedFault
 from smpc.threshold.params import SessionParams
-from smpc.threshold.simplpedpop import Contribution, build_contribution
-from smpc.threshold.vss import BIP_TAG
+from smpc.threshold.simplpedpop import build_contribution
+from smpc.threshold.vss import BIP_TAG, VssCommitment
+from smpc.types import Signature
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptedContribution:
-    """A member's contribution with its shares masked for their receivers."""
+    """A member's contribution with its shares masked for their receivers; all public, the secrets are wiped."""
 
-    contribution: Contribution
+    commitment: VssCommitment
+    pop: Signature
     nonce_key: bytes
     """The public encryption nonce, 33 bytes."""
     encrypted_shares: tuple[int, ...]
@@ -53,7 +55,9 @@ def build_encrypted_contribution(
         pad = _compute_sending_pad(host_secret, nonce, nonce_key, params, position, receiver)
         share = contribution.polynomial.compute_share(receiver)
         encrypted.append(int.from_bytes(compute_response([(share, 1), (pad, 1)]), "big"))
-    return EncryptedContribution(contribution, nonce_key, tuple(encrypted))
+    nonce.wipe()
+    contribution.polynomial.wipe()
+    return EncryptedContribution(contribution.commitment, contribution.pop, nonce_key, tuple(encrypted))
 
 
 def compute_receiving_pads(

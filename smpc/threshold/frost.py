@@ -153,17 +153,24 @@ def sign_messages(
     aggregates: Sequence[AggregateNonce],
     tasks: Sequence[SigningTask],
 ) -> bytes:
-    """Return a signer's shares of all messages, 32 bytes each, joined; every nonce is spent.
+    """Return a signer's shares of all messages, 32 bytes each, joined.
+
+    Every nonce is spent, also when the batch fails half way.
 
     InvalidInput, with no nonce touched, when the counts differ or the signer is not in the set.
     """
     if not len(nonces) == len(aggregates) == len(tasks):
         raise InvalidInput(f"{len(tasks)} messages, {len(nonces)} nonces, {len(aggregates)} aggregate nonces")
     coefficient = context.compute_coefficient(share.position)
-    return b"".join(
-        sign_message(open_session(context, task, aggregate), share, coefficient, nonce)
-        for task, aggregate, nonce in zip(tasks, aggregates, nonces, strict=True)
-    )
+    try:
+        return b"".join(
+            sign_message(open_session(context, task, aggregate), share, coefficient, nonce)
+            for task, aggregate, nonce in zip(tasks, aggregates, nonces, strict=True)
+        )
+    finally:
+        # Whatever stopped a batch half way, none of its nonces may sign again.
+        for nonce in nonces:
+            nonce.wipe()
 
 
 def verify_share(session: MessageSession, position: int, nonce: bytes, signature_share: bytes) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from smpc.curve import (
     MalformedPoint,
@@ -23,6 +23,9 @@ from smpc.errors import Conflict, InvalidInput, MemberFault
 from smpc.threshold.group_key import SecretShare
 from smpc.threshold.params import MAX_MEMBERS
 from smpc.types import PlainKey
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 TAG_AUX = "BIP0445/aux"
 TAG_NONCE = "BIP0445/nonce"
@@ -98,9 +101,9 @@ def generate_nonces(
 
 @dataclass(frozen=True, slots=True)
 class _NonceSeed:
-    """All of the nonce hash's input but the extra bytes: `prefix` is secret."""
+    """The nonce hash after all of its input but the extra bytes; secret."""
 
-    prefix: bytes
+    state: _Hash
 
     @classmethod
     def build(
@@ -124,14 +127,16 @@ class _NonceSeed:
         xonly = b"" if group_key is None else group_key[1:]
         prefixed = b"\x00" if message is None else b"\x01" + len(message).to_bytes(8, "big") + message
         fields = (signer, public_share or b"", xonly)
-        return cls(randomness + b"".join(bytes([len(field)]) + field for field in fields) + prefixed)
+        return cls(
+            start_tagged_hash(TAG_NONCE, randomness, *(bytes([len(field)]) + field for field in fields), prefixed)
+        )
 
     def derive(self, extra: bytes) -> tuple[SecretNonce, bytes]:
-        state = start_tagged_hash(TAG_NONCE, self.prefix, len(extra).to_bytes(4, "big"), extra)
-        other = state.copy()
-        state.update(b"\x00")
-        other.update(b"\x01")
-        first, second = SecretKey.from_bytes(state.digest()), SecretKey.from_bytes(other.digest())
+        extended = len(extra).to_bytes(4, "big") + extra
+        one, two = self.state.copy(), self.state.copy()
+        one.update(extended + b"\x00")
+        two.update(extended + b"\x01")
+        first, second = SecretKey.from_bytes(one.digest()), SecretKey.from_bytes(two.digest())
         public = compute_point(first).to_bytes_uncompressed() + compute_point(second).to_bytes_uncompressed()
         return SecretNonce(first, second), public
 

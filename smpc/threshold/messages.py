@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from smpc.curve import MalformedPoint, Point, encode_scalar, parse_scalar
 from smpc.errors import InvalidInput
+from smpc.threshold.params import MAX_MEMBERS
 from smpc.threshold.vss import VssCommitment
 from smpc.types import Signature
 
@@ -123,6 +124,8 @@ class RecoveryData:
         size, rest = divmod(len(data) - 4 - 33 * threshold, 162)
         if len(data) < 4 or rest or size < 0:
             raise InvalidInput(f"{len(data)} bytes are no recovery data", code="BAD_LENGTH")
+        if not 1 <= threshold <= size <= MAX_MEMBERS:  # before the work of parsing points, which foreign data could ask
+            raise InvalidInput(f"recovery data of a {threshold}-of-{size} group is not possible")
         reader = _Reader(data[4:], 33 * threshold + 162 * size)
         return cls(
             threshold=threshold,

@@ -34,6 +34,11 @@ class SecretPolynomial:
             raise InvalidInput(f"a member's position is not negative, got {position}")
         return evaluate_polynomial(self.coefficients, position + 1)
 
+    def wipe(self) -> None:
+        """Zero all coefficients."""
+        for coefficient in self.coefficients:
+            coefficient.wipe()
+
     def compute_commitment(self) -> VssCommitment:
         """Return the coefficients times G."""
         return VssCommitment(tuple(compute_point(coefficient) for coefficient in self.coefficients))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +97,14 @@ def test_one_of_one_signs() -> None:
     group = deal_group(1, 1)
     task = SigningTask(seed("m"), TweakContext.from_group_key(group.key.threshold_pubkey))
     assert group.sign((0,), [task]).is_complete
+
+
+def test_a_share_belongs_to_one_group_and_one_position() -> None:
+    other = deal_group(3, 5, "other")
+    assert all(GROUP.key.is_share(share) for share in GROUP.shares)
+    assert not GROUP.key.is_share(other.shares[0])
+    assert not GROUP.key.is_share(replace(GROUP.shares[0], position=1))
+    assert not GROUP.key.is_share(replace(GROUP.shares[0], position=5))
 
 
 def test_public_shares_interpolate_to_the_group_key() -> None:
@@ -282,6 +291,15 @@ class TestSecretNonce:
             sign_messages(context, GROUP.shares[3], secrets[3], aggregates, [_task(1)])
         assert not secrets[0][0].is_spent
         assert not secrets[3][0].is_spent
+
+    def test_batch_that_fails_half_way_spends_all_its_nonces(self) -> None:
+        context = SigningContext.build(GROUP.key, (0, 1, 2))
+        secrets, publics = GROUP.commit((0, 1, 2), 3, "half")
+        aggregates = aggregate_commitments(publics, 3)
+        secrets[0][1].wipe()
+        with pytest.raises(Conflict):
+            sign_messages(context, GROUP.shares[0], secrets[0], aggregates, [_task(i) for i in range(3)])
+        assert all(nonce.is_spent for nonce in secrets[0])
 
     def test_wiped_nonce_does_not_sign(self) -> None:
         nonce, _ = generate_nonce(seed("wipe"))
