@@ -42,6 +42,11 @@ class SecretKey:
         return cls(raw)
 
     @classmethod
+    def from_hash(cls, digest: bytes) -> SecretKey:
+        """Take a 32-byte hash as a secret, unchecked: one in 2**127 is out of range, and its first use is refused."""
+        return cls(FFI.new(SCALAR, digest))
+
+    @classmethod
     def generate(cls, entropy32: bytes) -> SecretKey:
         """Derive a key from 32 bytes of fresh randomness."""
         if len(entropy32) != 32:
@@ -135,6 +140,25 @@ def compute_response(terms: Sequence[tuple[SecretKey, int]]) -> bytes:
         if index > 0:
             _require(LIB.secp256k1_ec_seckey_tweak_add(CONTEXT, total, product))
             FFI.memmove(product, _ZEROS, 32)
+    return bytes(FFI.buffer(total))
+
+
+def compute_share_response(
+    nonces: tuple[SecretKey, SecretKey], nonce_factor: int, secret: SecretKey, secret_factor: int, *, negate: bool
+) -> bytes:
+    """Return +-(nonce0 + nonce_factor * nonce1) + secret_factor * secret, 32 bytes: a threshold signature share.
+
+    Factors are public and not 0; `negate` takes the minus. The same as `compute_response`, with fewer calls, because
+    every input of every transaction needs one.
+    """
+    total, product = _copy(nonces[1]), _copy(secret)
+    multiply, add = LIB.secp256k1_ec_seckey_tweak_mul, LIB.secp256k1_ec_seckey_tweak_add
+    accepted = multiply(CONTEXT, total, encode_scalar(nonce_factor)) & add(CONTEXT, total, nonces[0].raw)
+    if negate:
+        accepted &= LIB.secp256k1_ec_seckey_negate(CONTEXT, total)
+    accepted &= multiply(CONTEXT, product, encode_scalar(secret_factor)) & add(CONTEXT, total, product)
+    FFI.memmove(product, _ZEROS, 32)
+    _require(accepted)
     return bytes(FFI.buffer(total))
 
 

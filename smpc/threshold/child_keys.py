@@ -74,7 +74,17 @@ def derive_child_tweak(group_key: PlainKey, index: ChildIndex) -> bytes:
 
 def derive_child_point(group_key: PlainKey, index: ChildIndex) -> Point:
     """Return the child key as a point: group key + tweak * G; InvalidInput when the group key is not on the curve."""
-    return parse_group_key(group_key).add_generator(int.from_bytes(derive_child_tweak(group_key, index), "big"))
+    return derive_child(group_key, index)[1]
+
+
+@functools.lru_cache(maxsize=8192)
+def derive_child(group_key: PlainKey, index: ChildIndex) -> tuple[int, Point]:
+    """Return the child's tweak as an integer and its key as a point; errors as `derive_child_point`.
+
+    Remembered for the latest few thousand children: who builds a transaction's scripts signs its inputs next.
+    """
+    tweak = int.from_bytes(derive_child_tweak(group_key, index), "big")
+    return tweak, parse_group_key(group_key).add_generator(tweak)
 
 
 def derive_child_key(group_key: PlainKey, index: ChildIndex) -> PlainKey:

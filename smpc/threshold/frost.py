@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from smpc.curve import (
     ORDER,
     add_multiple,
-    compute_response,
+    compute_share_response,
     encode_scalar,
     multiply_generator,
     parse_scalar,
@@ -136,14 +136,14 @@ def sign_message(session: MessageSession, share: SecretShare, coefficient: int, 
     `coefficient` is the signer's Lagrange coefficient of the session's signer set. Conflict (`NONCE_SPENT`) for a
     nonce that was used before.
     """
-    first, second = nonce.take()
+    pair = nonce.take()
     try:
-        sign = session.nonce_sign
-        factor = session.challenge * coefficient * session.key_sign % ORDER
-        return compute_response([(first, sign), (second, sign * session.nonce_coefficient), (share.secret, factor)])
+        factor = session.challenge * coefficient * session.key_sign
+        negate = session.nonce_sign == -1
+        return compute_share_response(pair, session.nonce_coefficient, share.secret, factor, negate=negate)
     finally:
-        first.wipe()
-        second.wipe()
+        pair[0].wipe()
+        pair[1].wipe()
 
 
 def sign_messages(

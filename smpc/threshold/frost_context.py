@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from smpc.curve import ORDER, Point, parse_scalar, start_tagged_hash
 from smpc.errors import InvalidInput
-from smpc.threshold.child_keys import derive_child_tweak, parse_group_key
+from smpc.threshold.child_keys import derive_child, parse_group_key
 from smpc.threshold.group_key import GroupKey
 from smpc.threshold.lagrange import compute_coefficient
 from smpc.threshold.params import MAX_MEMBERS
@@ -66,8 +66,7 @@ class TweakContext:
     @classmethod
     def from_child(cls, group_key: PlainKey, index: ChildIndex) -> TweakContext:
         """Return the context of a group's child key: one plain tweak, derived here and never taken from the wire."""
-        tweak = int.from_bytes(derive_child_tweak(group_key, index), "big")
-        point = parse_group_key(group_key).add_generator(tweak)
+        tweak, point = derive_child(group_key, index)
         return cls(point, point.to_plain_key(), 1, tweak)
 
 

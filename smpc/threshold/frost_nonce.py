@@ -136,7 +136,7 @@ class _NonceSeed:
         one, two = self.state.copy(), self.state.copy()
         one.update(extended + b"\x00")
         two.update(extended + b"\x01")
-        first, second = SecretKey.from_bytes(one.digest()), SecretKey.from_bytes(two.digest())
+        first, second = SecretKey.from_hash(one.digest()), SecretKey.from_hash(two.digest())
         public = compute_point(first).to_bytes_uncompressed() + compute_point(second).to_bytes_uncompressed()
         return SecretNonce(first, second), public
 

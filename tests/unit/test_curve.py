@@ -22,6 +22,7 @@ from smpc.curve import (
     compute_plain_key,
     compute_point,
     compute_response,
+    compute_share_response,
     compute_shared_point,
     compute_xonly,
     compute_xonly_key,
@@ -233,6 +234,9 @@ def test_secret_arithmetic_agrees_with_integers() -> None:
     assert evaluate_polynomial([_secret(a), _secret(b), _secret(c)], 9) == _secret((a + 9 * b + 81 * c) % ORDER)
     response = compute_response([(_secret(a), 1), (_secret(b), c), (_secret(c), ORDER - a)])
     assert response == encode_scalar(a + b * c - c * a)
+    nonces = (_secret(a), _secret(b))
+    assert compute_share_response(nonces, c, _secret(c), b, negate=False) == encode_scalar(a + b * c + b * c)
+    assert compute_share_response(nonces, c, _secret(c), -b, negate=True) == encode_scalar(-a - b * c - b * c)
 
 
 def test_zero_result_of_secret_arithmetic_is_refused() -> None:
