@@ -8,7 +8,16 @@ from typing import Annotated, Final
 
 import typer
 
-from coordinator.cli import account_commands, devnet_commands, pki_commands
+from coordinator.cli import (
+    account_commands,
+    devnet_commands,
+    money_commands,
+    operator_commands,
+    pegin_commands,
+    pegout_commands,
+    pki_commands,
+    refund_commands,
+)
 from coordinator.cli.command import CommonOptions, DataDirOption, JsonOption, ProfileOption, run_app
 from coordinator.cli.output import print_json
 
@@ -22,6 +31,13 @@ app: Final = typer.Typer(
 )
 app.add_typer(devnet_commands.app, name="devnet", no_args_is_help=True)
 app.add_typer(account_commands.app, name="account", no_args_is_help=True)
+app.add_typer(pegin_commands.app, name="pegin", no_args_is_help=True)
+refund_commands.add_commands(pegin_commands.app)
+app.add_typer(pegout_commands.app, name="pegout", no_args_is_help=True)
+money_commands.add_commands(app)
+app.add_typer(money_commands.epoch_app, name="epoch", no_args_is_help=True)
+operator_commands.add_commands(app)
+app.add_typer(operator_commands.coordinator_app, name="coordinator", no_args_is_help=True)
 app.add_typer(pki_commands.app, name="pki", no_args_is_help=True)
 
 

@@ -69,7 +69,7 @@ class Desk:
         return AccountBook(self.profile.accounts, self.profile.network)
 
     @property
-    def peg(self) -> RpcClient[peg_pb2_grpc.PegServiceStub]:
+    def peg(self) -> RpcClient[peg_pb2_grpc.PegServiceAsyncStub]:
         """The coordinator's service for users."""
         profile = self.profile
         expect = profile.peg.expect(profile.network, PeerRole.COORDINATOR)
@@ -77,7 +77,7 @@ class Desk:
         return channel.client(peg_pb2_grpc.PegServiceStub)
 
     @property
-    def operator(self) -> RpcClient[operator_pb2_grpc.OperatorServiceStub]:
+    def operator(self) -> RpcClient[operator_pb2_grpc.OperatorServiceAsyncStub]:
         """The coordinator's service for its operator; ConfigError when the profile names none."""
         profile = self.profile
         if profile.operator is None or profile.operator_tls is None:

@@ -19,6 +19,9 @@ from smpc.types import IdentityKey, Script
 STAKE = 1_000_000
 """Every validator's: no draw is turned down because one of them holds too much."""
 
+POLL_MILLIS = 200
+"""A devnet's blocks come when somebody wants to see what they do."""
+
 
 def list_rpc_users(layout: DevnetLayout, settings: DevnetSettings) -> tuple[RpcUser, ...]:
     """Return the node's users: the coordinator and every pod."""
@@ -111,7 +114,9 @@ def _describe_coordinator(layout: DevnetLayout, settings: DevnetSettings) -> dic
         "listen_peg": to_endpoint(ports.peg),
         "listen_operator": to_endpoint(ports.operator),
         "consensus": to_endpoint(ports.consensus),
+        "poll_millis": POLL_MILLIS,
         "bitcoind": _describe_bitcoind(settings, "coordinator", files),
+        "store": {"embedded": layout.store},
     }
 
 
