@@ -25,7 +25,7 @@ def review_transfer(stage: Stage, ledger: LedgerView, facts: Facts, proposal: Pr
     is_transfer = intent.kind is IntentKind.TRANSFER and not intent.payments
     review.require("V12", is_transfer, "a transfer moves deposits and pays nobody")
     judge_transaction(review, Case(ledger, facts, proposal, built, why, _compute_fees(ledger, intent)))
-    for item in intent.inputs:
+    for item in intent.inputs[: ledger.params.max_batch_inputs]:
         _judge_input(review, ledger, facts, intent, item)
     _judge_caps(review, ledger, intent)
     return review.to_verdict()

@@ -91,7 +91,7 @@ def _build_with(
     choice = IntentChoice(
         kind=newest.kind,
         epoch=newest.epoch,
-        target_epoch=newest.target_epoch,
+        target_epoch=newest.target_epoch if ledger.active_epoch is None else ledger.active_epoch,
         outpoints=tuple(item.outpoint for item in items),
         burns=tuple(sorted({*newest.burns, *request.more_burns})),
         fee_rate=rate,

@@ -30,10 +30,10 @@ def review_payout(stage: Stage, ledger: LedgerView, facts: Facts, proposal: Prop
     is_payout = intent.kind is IntentKind.PAYOUT and bool(intent.payments)
     review.require("V12", is_payout, "a payout pays at least one burn")
     judge_transaction(review, Case(ledger, facts, proposal, built, why, _compute_fees(ledger, intent)))
-    for item in intent.inputs:
+    for item in intent.inputs[: ledger.params.max_batch_inputs]:
         _judge_input(review, ledger, facts, intent, item)
     own = _list_vault_scripts(ledger)
-    for payment in intent.payments:
+    for payment in intent.payments[: ledger.params.max_batch_payouts]:
         _judge_payment(review, ledger, facts, payment, own)
     _judge_window(review, ledger, intent)
     return review.to_verdict()

@@ -1,0 +1,217 @@
+"""When a member signs a booking: deep enough by its own node, also for a refund race, and exactly the money table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pegin.model import BuiltTransaction
+from pegin.review import review_transfer_booking
+from pegout.review import review_payout_booking
+from smpc.protocol.endings import (
+    compute_dead_digest,
+    compute_withdrawal_digest,
+    review_dead,
+    review_ready,
+    review_withdrawal,
+)
+from smpc.protocol.facts import BookingFacts, EndFacts, ReadyFacts, TransactionFacts
+from smpc.protocol.intents import Booking
+from smpc.protocol.pod_messages import DeadSubject, ReadySubject, WithdrawalSubject
+from smpc.protocol.records import compute_ready_digest_of
+from smpc.types import Attempt, BtcHeight, EpochNumber, KaonHeight, Network, Outpoint, Purpose, Sats, Txid
+from tests.support.flow_world import FlowWorld, find_rule
+from tests.support.groups import EPOCH
+
+MINED = 190
+"""Where the transfers of these tests are mined."""
+
+
+@pytest.fixture
+def world() -> FlowWorld:
+    return FlowWorld.opened()
+
+
+@pytest.fixture
+def transfer(world: FlowWorld) -> BuiltTransaction:
+    return world.record(world.transfer(world.deposit(1, 300_000)))
+
+
+def judge(
+    world: FlowWorld, built: BuiltTransaction, facts: BookingFacts, booking: Booking | None = None
+) -> tuple[str, str]:
+    right = world.ledger.compute_booking(built.intent.intent_id)
+    found = booking or right
+    if booking is not None:
+        facts = replace(facts, session=world.session(Purpose.BOOKING, booking.digest))
+    review = review_payout_booking if built.intent.payments else review_transfer_booking
+    return find_rule(review(world.ledger, facts, found))
+
+
+@pytest.mark.parametrize(("confirmations", "rule"), [(0, "V70"), (1, "")])
+def test_a_transfer_is_credited_after_one_confirmation(
+    world: FlowWorld, transfer: BuiltTransaction, confirmations: int, rule: str
+) -> None:
+    facts = world.booking_facts(transfer, confirmations=confirmations)
+    assert judge(world, transfer, facts)[0] == rule
+
+
+@pytest.mark.parametrize(
+    ("blocks_before_refund", "confirmations", "reason"),
+    [
+        (4, 1, ""),
+        (3, 1, "NOT_DEEP_ENOUGH"),
+        (3, 2, "NOT_DEEP_ENOUGH"),
+        (3, 3, ""),
+        (-5, 2, "NOT_DEEP_ENOUGH"),
+        (-5, 3, ""),
+    ],
+)
+def test_a_refund_race_asks_for_full_depth(
+    world: FlowWorld, transfer: BuiltTransaction, blocks_before_refund: int, confirmations: int, reason: str
+) -> None:
+    """R8: the refund was open, or within `confirmations` of opening, in the block that mined the transfer."""
+    input_height = MINED + blocks_before_refund - world.ledger.params.refund_csv
+    facts = world.booking_facts(transfer, confirmations=confirmations, height=MINED, input_height=input_height)
+    assert judge(world, transfer, facts)[1] == reason
+
+
+def test_an_input_of_unknown_height_asks_for_full_depth(world: FlowWorld, transfer: BuiltTransaction) -> None:
+    for confirmations, reason in ((2, "NOT_DEEP_ENOUGH"), (3, "")):
+        facts = replace(world.booking_facts(transfer, confirmations=confirmations), input_heights={})
+        assert judge(world, transfer, facts)[1] == reason
+
+
+@pytest.mark.parametrize(("confirmations", "reason"), [(2, "NOT_DEEP_ENOUGH"), (3, "")])
+def test_a_payout_is_booked_at_full_depth(world: FlowWorld, confirmations: int, reason: str) -> None:
+    world.fill_vault(1_000_000)
+    built = world.record(world.payout(tuple(world.ledger.vault)[:1], (world.burn(100_000),)))
+    assert judge(world, built, world.booking_facts(built, confirmations=confirmations))[1] == reason
+
+
+def test_refuses_what_its_node_has_not_mined(world: FlowWorld, transfer: BuiltTransaction) -> None:
+    facts = world.booking_facts(transfer)
+    assert judge(world, transfer, replace(facts, transaction=None)) == ("V70", "NOT_MINED")
+    assert facts.transaction is not None
+    for other in (
+        replace(facts.transaction, txid=Txid(bytes(32))),
+        replace(facts.transaction, height=None),
+        replace(facts.transaction, spends=()),
+    ):
+        assert judge(world, transfer, replace(facts, transaction=other)) == ("V70", "NOT_MINED")
+
+
+def test_refuses_every_changed_field_of_a_booking(world: FlowWorld, transfer: BuiltTransaction) -> None:
+    facts = world.booking_facts(transfer)
+    right = world.ledger.compute_booking(transfer.intent.intent_id)
+    (credit,) = right.credits
+    lies = (
+        replace(right, credits=(replace(credit, value=Sats(credit.value + 1)),)),
+        replace(right, credits=(replace(credit, fee_in=Sats(credit.fee_in - 1)),)),
+        replace(right, credits=(credit, credit)),
+        replace(right, credits=()),
+        replace(right, vault_created=right.vault_created[:-1]),
+        replace(right, vault_spent=(credit.outpoint,)),
+        replace(right, reserve_gain=Sats(right.reserve_gain + 1)),
+        replace(right, reserve_loss=Sats(1)),
+        replace(right, txid=Txid(bytes(32))),
+        replace(right, network=Network.MAINNET),
+    )
+    assert judge(world, transfer, facts, right) == ("", "")
+    for lie in lies:
+        assert judge(world, transfer, facts, lie) == ("V70", "BOOKING_MISMATCH")
+
+
+def test_refuses_to_book_twice(world: FlowWorld, transfer: BuiltTransaction) -> None:
+    facts = world.booking_facts(transfer)
+    right = world.ledger.compute_booking(transfer.intent.intent_id)
+    world.mine(transfer)
+    verdict = review_transfer_booking(world.ledger, facts, right)
+    assert find_rule(verdict) == ("V70", "ALREADY_BOOKED")
+
+
+def test_refuses_to_book_what_is_not_recorded_in_a_final_block(world: FlowWorld, transfer: BuiltTransaction) -> None:
+    facts = replace(world.booking_facts(transfer), final_height=KaonHeight(0))
+    assert judge(world, transfer, facts) == ("V70", "INTENT_UNKNOWN")
+
+
+def test_refuses_a_booking_by_an_epoch_out_of_turn(world: FlowWorld, transfer: BuiltTransaction) -> None:
+    right = world.ledger.compute_booking(transfer.intent.intent_id)
+    verdict = judge(world, transfer, world.booking_facts(transfer), replace(right, epoch=EpochNumber(4)))
+    assert verdict[0] == "V06"
+
+
+# ------------------------------------------------------------------ withdrawals, deaths, key-ready messages
+
+
+def end_facts(world: FlowWorld, purpose: Purpose, digest: bytes, *, released: bool = False) -> EndFacts:
+    final = KaonHeight(world.ledger.height - world.ledger.params.finality_depth)
+    return EndFacts(world.session(purpose, digest), world.node, final, released)
+
+
+def test_withdraws_only_what_it_released_no_share_for(world: FlowWorld, transfer: BuiltTransaction) -> None:
+    subject = WithdrawalSubject(transfer.intent.intent_id, EPOCH)
+    digest = compute_withdrawal_digest(world.ledger, subject)
+    facts = end_facts(world, Purpose.WITHDRAWAL, digest)
+    assert find_rule(review_withdrawal(world.ledger, facts, subject)) == ("", "")
+    facts = end_facts(world, Purpose.WITHDRAWAL, digest, released=True)
+    assert find_rule(review_withdrawal(world.ledger, facts, subject)) == ("V73", "SHARE_RELEASED")
+
+
+def test_withdraws_no_intent_twice(world: FlowWorld, transfer: BuiltTransaction) -> None:
+    subject = WithdrawalSubject(transfer.intent.intent_id, EPOCH)
+    facts = end_facts(world, Purpose.WITHDRAWAL, compute_withdrawal_digest(world.ledger, subject))
+    world.chain.add(world.chain.make_withdrawal(transfer.intent.intent_id))
+    assert find_rule(review_withdrawal(world.ledger, facts, subject)) == ("V73", "INTENT_NOT_LIVE")
+
+
+def dead_facts(world: FlowWorld, subject: DeadSubject, confirmations: int) -> EndFacts:
+    spender = TransactionFacts(subject.spender, (subject.outpoint,), confirmations, BtcHeight(150))
+    facts = end_facts(world, Purpose.DEAD, compute_dead_digest(world.ledger, subject))
+    return replace(facts, spender=spender)
+
+
+@pytest.mark.parametrize(("confirmations", "reason"), [(2, "NOT_DEAD"), (3, "")])
+def test_an_intent_is_dead_once_another_spend_is_buried(
+    world: FlowWorld, transfer: BuiltTransaction, confirmations: int, reason: str
+) -> None:
+    outpoint = transfer.intent.inputs[0].outpoint
+    subject = DeadSubject(transfer.intent.intent_id, outpoint, Txid(b"\x01" * 32), EPOCH)
+    verdict = review_dead(world.ledger, dead_facts(world, subject, confirmations), subject)
+    assert find_rule(verdict)[1] == reason
+
+
+def test_an_intent_is_not_dead_by_its_own_transaction_or_a_strangers_outpoint(
+    world: FlowWorld, transfer: BuiltTransaction
+) -> None:
+    own = DeadSubject(transfer.intent.intent_id, transfer.intent.inputs[0].outpoint, transfer.intent.txid, EPOCH)
+    assert find_rule(review_dead(world.ledger, dead_facts(world, own, 9), own)) == ("V73", "NOT_DEAD")
+    foreign = replace(own, outpoint=Outpoint(Txid(bytes(32)), 0), spender=Txid(b"\x01" * 32))
+    assert find_rule(review_dead(world.ledger, dead_facts(world, foreign, 9), foreign)) == ("V73", "NOT_DEAD")
+
+
+def test_a_death_needs_the_spend_on_the_own_chain(world: FlowWorld, transfer: BuiltTransaction) -> None:
+    outpoint = transfer.intent.inputs[0].outpoint
+    subject = DeadSubject(transfer.intent.intent_id, outpoint, Txid(b"\x01" * 32), EPOCH)
+    facts = replace(dead_facts(world, subject, 3), spender=None)
+    assert find_rule(review_dead(world.ledger, facts, subject)) == ("V73", "NOT_DEAD")
+
+
+def ready(world: FlowWorld, own: bytes | None, signed: bytes | None) -> set[str]:
+    subject = ReadySubject(Attempt(0), b"\x01" * 32)
+    session = world.session(Purpose.READY, bytes(32))
+    group = session.header.group
+    digest = compute_ready_digest_of(Network.REGTEST, group, subject.attempt, subject.recovery_hash)
+    facts = ReadyFacts(world.session(Purpose.READY, digest), own, signed)
+    return {finding.reason for finding in review_ready(world.ledger, facts, subject).failures}
+
+
+def test_a_key_ready_message_is_of_the_own_ceremony_and_the_only_one(world: FlowWorld) -> None:
+    """The world's epoch is active: its own keys climbed the ladder long ago."""
+    closed = {"EPOCH_CLOSED"}
+    assert ready(world, b"\x01" * 32, None) == closed
+    assert ready(world, b"\x01" * 32, b"\x01" * 32) == closed
+    assert ready(world, b"\x02" * 32, None) == {*closed, "TRANSCRIPT_MISMATCH"}
+    assert ready(world, None, None) == {*closed, "TRANSCRIPT_MISMATCH"}
+    assert ready(world, b"\x01" * 32, b"\x02" * 32) == {*closed, "READY_SIGNED"}
