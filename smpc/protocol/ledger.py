@@ -59,6 +59,7 @@ from smpc.types import (
     Outpoint,
     RecordId,
     Sats,
+    Script,
     Txid,
 )
 
@@ -104,6 +105,8 @@ class Ledger:
         self.accounts: Final[Mapping[AccountKey, AccountEntry]] = MappingProxyType(tables.accounts)
         self.records: Final[Mapping[RecordId, KaonHeight]] = MappingProxyType(tables.records)
         """Every record ever applied, by id, with the height of its block."""
+        self.own_scripts: Final[Mapping[Script, EpochNumber]] = MappingProxyType(tables.own_scripts)
+        """Every invoice's and vault position's script, with its epoch: no burn pays to one of these."""
 
     # -------------------------------------------------------------- blocks
 

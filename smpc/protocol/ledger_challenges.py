@@ -67,7 +67,8 @@ def _is_fee_over_cap(params: Params, intent: Intent) -> bool:
     outputs = len(intent.vault_outputs)
     most = compute_fee(params.fee_cap, compute_intent_vbytes(params, intent, vault_outputs=max(outputs, 1)))
     # A payout that cannot leave a whole vault output behind leaves the rest to the miners.
-    return intent.fee > most + (0 if outputs else params.min_vault_output)
+    rest = 0 if outputs else params.min_vault_output
+    return intent.fee_rate > params.fee_cap or intent.fee > most + rest
 
 
 def _is_split_allowed(params: Params, intent: Intent) -> bool:
