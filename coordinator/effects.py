@@ -8,16 +8,17 @@ record itself once time has passed, so nothing is repeated here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final, assert_never
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 import structlog
 
 from coordinator.attendance import Progress
 from coordinator.driver import Driver
-from coordinator.endorsement_round import collect_endorsements
+from coordinator.endorsement_round import EndorsementOutcome, collect_endorsements
 from coordinator.mempool.model import ClaimedEffect, FencingToken
 from coordinator.mempool.port import Outbox
+from coordinator.planner import list_items
 from coordinator.pods import Pods
 from coordinator.signing_job import build_booking_job, build_message_job, build_spend_job
 from coordinator.signing_outcome import RoundOutcome
@@ -56,7 +57,7 @@ from smpc.protocol.batch_events import (
 from smpc.protocol.codec import decode_variant
 from smpc.protocol.endings import compute_dead_digest, compute_withdrawal_digest
 from smpc.protocol.ledger import Ledger
-from smpc.protocol.pod_messages import DeadSubject, WithdrawalSubject
+from smpc.protocol.pod_messages import DeadSubject, Refusal, WithdrawalSubject
 from smpc.protocol.records import BookingRecorded, GroupInfo, IntentDead, IntentRecorded, IntentWithdrawn, Record
 from smpc.types import EpochNumber, IntentId, Purpose, Role, Signature
 
@@ -136,52 +137,43 @@ class EffectRunner:
         """Carry out one effect."""
         if isinstance(effect, PlanTransfers | PlanPayouts):
             self._driver.wake()
-            return
-        if isinstance(effect, PlanBump):
+        elif isinstance(effect, PlanBump):
             await self._driver.plan_bump(effect.intent)
-            return
-        batch = self._driver.board.batches.get(effect.intent)
-        if batch is not None:
-            await self._perform_for(batch, effect)
-
-    async def _perform_for(self, batch: Batch, effect: BatchEffect) -> None:
-        match effect:
-            case AskEndorsements():
-                await self._ask_endorsements(batch)
-            case SubmitIntent():
-                await self._submit_intent(batch)
-            case AskValidators():
-                await self._ask_validators(batch)
-            case AskWitnesses():
-                await self._ask_witnesses(batch)
-            case BroadcastTransaction():
-                await self._broadcast(batch)
-            case AskBooking():
-                await self._ask_booking(batch)
-            case SubmitBooking():
-                await self._submit_booking(batch)
-            case AskWithdrawal():
-                await self._ask_withdrawal(batch)
-            case AskDeath():
+        elif (batch := self._driver.board.batches.get(effect.intent)) is not None:
+            if isinstance(effect, AskDeath):
                 await self._ask_death(batch, effect)
-            case PlanBump():
-                raise AssertionError("a bump is planned by the driver")
-            case _:
-                assert_never(effect)
+            else:
+                await self._performers[type(effect)](batch)
+
+    @property
+    def _performers(self) -> Mapping[type, Callable[[Batch], Awaitable[None]]]:
+        """Return what carries out each effect that a batch alone explains."""
+        return {
+            AskEndorsements: self._ask_endorsements,
+            SubmitIntent: self._submit_intent,
+            AskValidators: self._ask_validators,
+            AskWitnesses: self._ask_witnesses,
+            BroadcastTransaction: self._broadcast,
+            AskBooking: self._ask_booking,
+            SubmitBooking: self._submit_booking,
+            AskWithdrawal: self._ask_withdrawal,
+        }
 
     # -------------------------------------------------------------- before the record
 
     async def _ask_endorsements(self, batch: Batch) -> None:
-        outcome = await collect_endorsements(self._pods, self._rebuild(batch), watch=self._watch(batch))
+        groups = tuple(self._find_group(batch.intent.epoch, role) for role in (Role.VALIDATOR, Role.WITNESS))
+        outcome = await collect_endorsements(self._pods, groups, self._rebuild(batch), watch=self._watch(batch))
         at = self._view().height
-        if outcome.is_endorsed:
-            self._driver.quarantine.forgive(batch.intent.burns or batch.intent.outpoints)
+        if outcome.is_enough:
+            self._driver.quarantine.forgive(list_items(batch))
             await self._driver.answer(batch.intent_id, EndorsementsGathered(outcome.endorsements, at))
-        elif outcome.is_refused:
-            rule, message = outcome.find_reason()
-            await self._driver.answer(batch.intent_id, EndorsementsRefused(rule, message, at))
-        else:
-            log.info("batch.not_endorsed", intent=batch.intent_id.hex(), reason=outcome.describe())
+            return
+        log.info("batch.not_endorsed", intent=batch.intent_id.hex(), reason=outcome.describe())
+        refusal = _find_final_refusal(groups, outcome)
+        if refusal is not None:
+            event = EndorsementsRefused(refusal.rule, refusal.message, at)
+            await self._driver.answer(batch.intent_id, event)
 
     async def _submit_intent(self, batch: Batch) -> None:
         refused = await self._submit(IntentRecorded(batch.intent, batch.endorsements))
@@ -327,3 +319,14 @@ class EffectRunner:
 
 def _is_final(rule: str) -> bool:
     return rule not in TRANSIENT_RULES
+
+
+def _find_final_refusal(groups: tuple[GroupInfo, ...], outcome: EndorsementOutcome) -> Refusal | None:
+    """Return a refusal for good of a group that cannot reach its threshold any more; None while one still may."""
+    for info in groups:
+        final = [
+            item.refusal for item in outcome.declined if item.seat.group == info.group and _is_final(item.refusal.rule)
+        ]
+        if len(info.members) - len(final) < info.threshold:
+            return min(final, key=lambda refusal: refusal.rule)
+    return None
