@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from coordinator.attendance import Progress
+from coordinator.completion_round import deliver_signatures
 from coordinator.driver import Driver
 from coordinator.endorsement_round import EndorsementOutcome, collect_endorsements
 from coordinator.mempool.model import ClaimedEffect, FencingToken
@@ -23,7 +24,6 @@ from coordinator.pods import Pods
 from coordinator.signing_job import build_booking_job, build_message_job, build_spend_job
 from coordinator.signing_outcome import RoundOutcome
 from coordinator.signing_round import run_signing_round
-from coordinator.transaction_delivery import deliver_transaction
 from pegin.events import PlanTransfers
 from pegin.model import BuiltTransaction
 from pegout.build import rebuild
@@ -219,12 +219,24 @@ class EffectRunner:
         """Hand the transaction to my own node and to every pod, each of which may broadcast it as well."""
         if not batch.signed_tx:
             return
-        deliver_transaction(self._pods, self._view(), batch)
         try:
             txid = await self._node.broadcast(batch.signed_tx)
+            log.info("transaction.sent", txid=txid[::-1].hex(), intent=batch.intent_id.hex())
         finally:
             self._driver.wake()
-        log.info("transaction.sent", txid=txid[::-1].hex(), intent=batch.intent_id.hex())
+            await self._deliver(batch)
+
+    async def _deliver(self, batch: Batch) -> None:
+        if not batch.validator_signatures or not batch.witness_signatures:
+            return
+        delivered = await deliver_signatures(
+            self._pods,
+            tuple(self._find_group(batch.intent.epoch, role) for role in (Role.VALIDATOR, Role.WITNESS)),
+            self._rebuild(batch),
+            validators=batch.validator_signatures,
+            witnesses=batch.witness_signatures,
+        )
+        log.info("signatures.delivered", intent=batch.intent_id.hex(), pods=len(delivered.holders))
 
     # -------------------------------------------------------------- after the transaction
 
