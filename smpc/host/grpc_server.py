@@ -107,8 +107,11 @@ class RpcServer:
         """Name the services (full names) for reflection and health; before `start`."""
         self._services.extend(services)
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen and report SERVING; return the port (the system's choice for 0). Unavailable when it is taken."""
+    async def start(self, host: str, port: int, *, serving: bool = True) -> int:
+        """Listen and report SERVING; return the port (the system's choice for 0). Unavailable when it is taken.
+
+        With `serving` false it answers, and reports NOT_SERVING until `set_serving` says otherwise.
+        """
         credentials = grpc.dynamic_ssl_server_credentials(
             self._certificates.current,
             self._certificates.fetch_change,  # type: ignore[arg-type]  # the stub forgets that None means unchanged
@@ -120,10 +123,14 @@ class RpcServer:
             bound = self.grpc.add_secure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", credentials)
         except RuntimeError as error:
             raise Unavailable(f"cannot listen on {host}:{port}", remedy="free the port or choose another") from error
+        await self.set_every_service(serving=serving)
         await self.grpc.start()
-        for service in ("", *self._services):
-            await self.set_serving(service, serving=True)
         return bound
+
+    async def set_every_service(self, *, serving: bool) -> None:
+        """Report the health of the process and of every service announced."""
+        for service in ("", *self._services):
+            await self.set_serving(service, serving=serving)
 
     async def set_serving(self, service: str, *, serving: bool) -> None:
         """Report one service's health; "" is the whole process."""

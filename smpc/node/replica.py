@@ -82,6 +82,7 @@ class Replica:
 
         Halted when a block is not valid or contradicts a final one; ConfigError when the node is on another chain.
         """
+        self._failure = None
         try:
             await self._check_chain()
             while True:
