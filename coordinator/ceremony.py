@@ -1,0 +1,124 @@
+"""What a key ceremony is for the coordinator: the work the ledger asks for, and what an attempt came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from coordinator.attendance import Culprit, Declined, Lost, Seat, SignedMessage
+from coordinator.signing_outcome import RoundPolicy
+from smpc.protocol.ledger import Ledger
+from smpc.protocol.ledger_state import EpochEntry, EpochState
+from smpc.protocol.records import GroupKeyRecorded
+from smpc.threshold.dkg import SessionParams
+from smpc.types import Attempt, GroupId, HostKey, Role
+
+
+@dataclass(frozen=True, slots=True)
+class CeremonyTask:
+    """One attempt of a group's ceremony that can be run: all members have announced their host keys for it."""
+
+    group: GroupId
+    attempt: Attempt
+    seats: tuple[Seat, ...]
+    threshold: int
+
+    @property
+    def host_keys(self) -> tuple[HostKey, ...]:
+        """Every member's host key, in the group's order."""
+        return tuple(seat.host_key for seat in self.seats)
+
+    @property
+    def params(self) -> SessionParams:
+        """What all members agree on; InvalidInput for host keys that no ceremony accepts."""
+        return SessionParams(self.host_keys, self.threshold)
+
+
+READY_POLICY: Final = RoundPolicy(deadline=15.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CeremonyPolicy:
+    """How long each part waits, in seconds."""
+
+    probe: float = 2.0
+    """For members to say whether they finished this ceremony before."""
+    step: float = 10.0
+    """For every member's answer to one step; all must take part."""
+    ready: RoundPolicy = READY_POLICY
+
+
+DEFAULT_POLICY: Final = CeremonyPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A member's finding against others. It proves nothing: accuser, accused or relay may lie; nobody is slashed."""
+
+    accuser: Seat
+    suspects: tuple[Seat, ...]
+    code: str
+    message: str
+    transcript: tuple[SignedMessage, ...]
+    """What the accuser was told and answered, as signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CeremonyOutcome:
+    """What one attempt came to: the record to submit, or why there is none."""
+
+    task: CeremonyTask
+    record: GroupKeyRecorded | None
+    reason: str = ""
+    """Empty with a record; else `MEMBERS_MISSING`, `NOT_READY`, or the fault's code."""
+    lost: tuple[Lost, ...] = ()
+    declined: tuple[Declined, ...] = ()
+    culprits: tuple[Culprit, ...] = ()
+    """Proven by their own signed messages."""
+    suspicions: tuple[Suspicion, ...] = ()
+    is_resumed: bool = False
+    """The members had finished this ceremony before; only its readiness was shown now."""
+    millis: int = 0
+
+    def describe(self) -> str:
+        """Say in a line how it ended."""
+        group = self.task.group
+        parts = [f"ceremony of {group.role} in epoch {group.epoch}: {self.reason or 'certified and ready'}"]
+        parts += [f"pod {each.seat.identity.hex()[:8]} missing ({each.code})" for each in self.lost]
+        parts += [f"pod {each.seat.identity.hex()[:8]} refused ({each.refusal.reason})" for each in self.declined]
+        parts += [f"pod {each.seat.identity.hex()[:8]} at fault ({each.code})" for each in self.culprits]
+        parts += [
+            f"pod {each.accuser.identity.hex()[:8]} suspects "
+            + (", ".join(seat.identity.hex()[:8] for seat in each.suspects) or "the relay")
+            for each in self.suspicions
+        ]
+        return "; ".join(parts)
+
+
+_KEYING: Final = frozenset({EpochState.ANNOUNCED, EpochState.KEYGEN})
+
+
+def find_ceremony_work(ledger: Ledger) -> tuple[CeremonyTask, ...]:
+    """Return every attempt that could be run now, by epoch, role and attempt; empty when every group has its key."""
+    return tuple(
+        task
+        for number in sorted(ledger.epochs)
+        for role in sorted(ledger.epochs[number].members)
+        for task in _find_attempts(ledger.epochs[number], role)
+    )
+
+
+def _find_attempts(epoch: EpochEntry, role: Role) -> list[CeremonyTask]:
+    if epoch.state not in _KEYING or role in epoch.groups:
+        return []
+    members, group = epoch.members[role], GroupId(epoch.number, role)
+    return [
+        CeremonyTask(
+            group=group,
+            attempt=attempt,
+            seats=tuple(Seat(group, at, member, known[member]) for at, member in enumerate(members)),
+            threshold=epoch.thresholds[role],
+        )
+        for (of, attempt), known in sorted(epoch.host_keys.items())
+        if of is role and all(member in known for member in members)
+    ]

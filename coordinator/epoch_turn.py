@@ -1,0 +1,128 @@
+"""Brings every announced epoch to its keys: finds the ceremonies the ledger asks for, runs them, submits the records.
+
+Everything that must survive is on the consensus layer or with the members, so killing it at any point costs at most
+one ceremony: what it keeps in memory only spares work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from coordinator.attendance import Watcher, ignore_progress
+from coordinator.ceremony import DEFAULT_POLICY, CeremonyOutcome, CeremonyPolicy, CeremonyTask, find_ceremony_work
+from coordinator.dkg_round import run_ceremony
+from coordinator.pods import Pods
+from smpc.errors import BridgeError, TimedOut, Unavailable
+from smpc.node.consensus import ConsensusNode
+from smpc.participant.servicers import LedgerSource
+from smpc.protocol.records import GroupKeyRecorded
+from smpc.types import Attempt, GroupId, KaonHeight
+
+log = structlog.get_logger()
+
+RESUBMIT_AFTER: Final = 10
+"""Final blocks after which a record that the ledger still does not show is submitted again."""
+
+MAX_PAUSE: Final = 16
+"""Final blocks between two runs of a ceremony that keeps failing; the first pause is one block."""
+
+Failures = Mapping[tuple[GroupId, Attempt], int]
+
+
+def choose_attempts(work: Sequence[CeremonyTask], failures: Failures) -> tuple[CeremonyTask, ...]:
+    """Return one task per group: the attempt that failed least often here, the earliest of those."""
+    chosen: dict[GroupId, CeremonyTask] = {}
+    for task in sorted(work, key=lambda each: (failures.get((each.group, each.attempt), 0), each.attempt)):
+        chosen.setdefault(task.group, task)
+    return tuple(chosen[group] for group in sorted(chosen, key=lambda each: (each.epoch, each.role)))
+
+
+class EpochTurn:
+    """The coordinator's part in key ceremonies. V, W and E run side by side."""
+
+    def __init__(
+        self,
+        pods: Pods,
+        consensus: ConsensusNode,
+        replica: LedgerSource,
+        *,
+        policy: CeremonyPolicy = DEFAULT_POLICY,
+        watch: Watcher = ignore_progress,
+    ) -> None:
+        self._pods = pods
+        self._consensus = consensus
+        self._replica = replica
+        self._policy = policy
+        self._watch = watch
+        self._failures: dict[tuple[GroupId, Attempt], int] = {}
+        self._rests_until: dict[GroupId, KaonHeight] = {}
+        self._records: dict[GroupId, GroupKeyRecorded] = {}
+        self._submitted: dict[GroupId, KaonHeight] = {}
+        self.outcomes: dict[GroupId, CeremonyOutcome] = {}
+        """The latest outcome of every group's ceremony, for status and reports."""
+
+    async def run_forever(self) -> None:
+        """Do what is due after every final block, until cancelled."""
+        while True:
+            height = self._replica.ledger.height
+            await self.step()
+            await self._wait_above(height)
+
+    async def step(self) -> tuple[CeremonyOutcome, ...]:
+        """Run every ceremony that is due now, side by side, and submit what they yield; the outcomes."""
+        ledger = self._replica.ledger
+        due = [
+            task
+            for task in choose_attempts(find_ceremony_work(ledger), self._failures)
+            if ledger.height >= self._rests_until.get(task.group, 0)
+        ]
+        async with asyncio.TaskGroup() as ceremonies:
+            running = [ceremonies.create_task(self._turn(task)) for task in due]
+        return tuple(outcome for each in running if (outcome := each.result()) is not None)
+
+    async def _wait_above(self, height: KaonHeight) -> None:
+        await self._replica.wait_for(lambda ledger: ledger.height > height)
+
+    async def _turn(self, task: CeremonyTask) -> CeremonyOutcome | None:
+        """Submit the record that is there already, or run the ceremony for one."""
+        if task.group in self._records:
+            await self._submit(task.group)
+            return None
+        outcome = await run_ceremony(self._pods, task, policy=self._policy, watch=self._watch)
+        self.outcomes[task.group] = outcome
+        if outcome.record is None:
+            self._note_failure(task, outcome.describe())
+        else:
+            self._records[task.group] = outcome.record
+            await self._submit(task.group)
+        return outcome
+
+    async def _submit(self, group: GroupId) -> None:
+        height, submitted = self._replica.ledger.height, self._submitted.get(group)
+        if submitted is not None and height < submitted + RESUBMIT_AFTER:
+            return
+        record = self._records[group]
+        try:
+            await self._consensus.submit(record)
+            self._submitted[group] = height
+            log.info("group_key.submitted", epoch=group.epoch, role=group.role, attempt=record.attempt)
+        except (Unavailable, TimedOut) as reason:
+            log.warning("group_key.not_submitted", epoch=group.epoch, role=group.role, reason=reason.message)
+        except BridgeError as refusal:
+            # Another coordinator's record may have come first: then the ledger shows it soon and the work is gone.
+            log.warning("group_key.refused", epoch=group.epoch, role=group.role, reason=refusal.message)
+            del self._records[group]
+            self._rest(group, (group, record.attempt))
+
+    def _note_failure(self, task: CeremonyTask, reason: str) -> None:
+        log.warning("ceremony.failed", epoch=task.group.epoch, role=task.group.role, attempt=task.attempt, how=reason)
+        self._rest(task.group, (task.group, task.attempt))
+
+    def _rest(self, group: GroupId, attempt: tuple[GroupId, Attempt]) -> None:
+        self._failures[attempt] = self._failures.get(attempt, 0) + 1
+        pause = min(MAX_PAUSE, 2 ** (min(self._failures[attempt], 8) - 1))
+        self._rests_until[group] = KaonHeight(self._replica.ledger.height + pause)

@@ -1,0 +1,280 @@
+"""Runs one signing round over the pods of a group: ROAST decides, this asks, waits and verifies.
+
+The whole transaction goes in one request, so the good case is two questions to a signer, however many inputs there
+are: Commit to every member, Sign to the first `t` who answered. A silent pod costs a short hedge and only if it had
+committed first; a wrong share names its author, and the round goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from coordinator.attendance import (
+    Answered,
+    Culprit,
+    Declined,
+    Heard,
+    Lost,
+    Progress,
+    Seat,
+    Watcher,
+    ignore_progress,
+)
+from coordinator.pods import Pods, Question
+from coordinator.signing_job import SigningJob
+from coordinator.signing_outcome import DEFAULT_POLICY, RoundOutcome, RoundPolicy
+from coordinator.signing_session import (
+    Commitment,
+    SigningSession,
+    build_culprit,
+    check_session,
+    is_commitment_sound,
+    is_share_sound,
+    merge_signatures,
+    open_signing_session,
+)
+from smpc.errors import MemberFault
+from smpc.protocol.pod_messages import AbortRequest, CommitReply, CommitRequest, SessionHeader, SignReply
+from smpc.threshold import roast
+from smpc.threshold.roast import Event, RoastRecord, Standing
+from smpc.types import Signature
+
+log = structlog.get_logger()
+
+
+async def run_signing_round(
+    pods: Pods, job: SigningJob, *, policy: RoundPolicy = DEFAULT_POLICY, watch: Watcher = ignore_progress
+) -> RoundOutcome:
+    """Ask a group to sign; returns within the policy's deadline, and never raises for what a pod does."""
+    return await _Round(pods, job, policy, watch).run()
+
+
+class _Round:
+    """One run: the machine's record, and what its effects have brought in."""
+
+    def __init__(self, pods: Pods, job: SigningJob, policy: RoundPolicy, watch: Watcher) -> None:
+        self._pods = pods
+        self._job = job
+        self._policy = policy
+        self._watch = watch
+        loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        self._began = self._clock()
+        self._ends = self._began + policy.deadline
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._running: set[asyncio.Task[None]] = set()
+        # A session id is used once, also by a coordinator that was killed and runs again in the same slot.
+        self._first_attempt = int.from_bytes(os.urandom(4), "big")
+        self._headers: dict[int, tuple[SessionHeader, Question]] = {}
+        self._commitments: dict[tuple[int, int], Commitment] = {}
+        self._sessions: dict[int, SigningSession] = {}
+        self._heard_at: dict[int, float] = {}
+        self._signatures: list[Signature | None] = [None] * len(job.tasks)
+        self._lost: list[Lost] = []
+        self._declined: list[Declined] = []
+        self._culprits: dict[int, Culprit] = {}
+        self._record: RoastRecord
+
+    async def run(self) -> RoundOutcome:
+        """Drive the machine to its end."""
+        everyone = range(len(self._job.seats))
+        allowed = self._job.signers
+        without = () if allowed is None else tuple(at for at in everyone if at not in allowed)
+        async with asyncio.TaskGroup() as calls:
+            self._calls = calls
+            self._perform(roast.start(self._job.key.threshold, len(self._job.seats), without=without))
+            while self._record.phase not in roast.TERMINAL_PHASES:
+                self._perform(roast.step(self._record, await self._next_event()))
+            for task in self._running:
+                task.cancel()
+        return self._conclude(frozenset(without))
+
+    async def _next_event(self) -> Event:
+        try:
+            async with asyncio.timeout_at(self._ends):
+                return await self._events.get()
+        except TimeoutError:
+            return roast.DeadlinePassed()
+
+    def _perform(self, transition: roast.Transition) -> None:
+        self._record = transition.record
+        for effect in transition.effects:
+            match effect:
+                case roast.AskNonces():
+                    self._spawn(self._ask_nonces(effect))
+                case roast.AskShares():
+                    self._spawn(self._ask_shares(effect))
+                case roast.CheckSession():
+                    self._spawn(self._check(effect.session))
+                case roast.DropSession():
+                    self._drop(effect.session)
+                case roast.Conclude():
+                    log.info(
+                        "round.concluded", role=self._job.group.role, purpose=self._job.purpose, phase=effect.phase
+                    )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._calls.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    # ------------------------------------------------------------------------------ round one
+
+    async def _ask_nonces(self, effect: roast.AskNonces) -> None:
+        seat = self._job.seats[effect.member]
+        header, question = self._open_attempt(effect.attempt)
+        heard = await self._pods.ask(seat, question, CommitReply, seconds=self._left())
+        if not isinstance(heard, Answered):
+            self._lose(heard)
+        elif not is_commitment_sound(self._job, effect.member, heard.reply):
+            self._catch(Culprit(seat, "INVALID_NONCE", (question.signed, heard.signed)))
+        else:
+            self._commitments[effect.member, effect.attempt] = Commitment(header, question.signed, heard)
+            self._events.put_nowait(roast.NoncesArrived(effect.member, effect.attempt))
+            self._report_commitments()
+
+    def _open_attempt(self, attempt: int) -> tuple[SessionHeader, Question]:
+        """Open the session of an attempt in the slot as it is now; everyone asked in it gets the same request."""
+        if attempt not in self._headers:
+            job, number = self._job, self._first_attempt + attempt
+            header = self._pods.open_slot().open_header(job.group, job.purpose, job.digest, number)
+            self._headers[attempt] = header, self._pods.seal(CommitRequest(header, job.subject))
+        return self._headers[attempt]
+
+    # ------------------------------------------------------------------------------ round two
+
+    async def _ask_shares(self, effect: roast.AskShares) -> None:
+        commitments = {member: self._commitments[member, attempt] for member, attempt in effect.signers}
+        try:
+            session = await asyncio.to_thread(open_signing_session, self._job, commitments)
+        except MemberFault as fault:
+            self._refute_nonces(effect, fault, commitments)
+            return
+        self._sessions[effect.session] = session
+        self._heard_at[effect.session] = self._clock()
+        questions: dict[int, Question] = {}
+        for member, attempt in effect.signers:
+            if attempt not in questions:
+                questions[attempt] = self._pods.seal(session.build_request(commitments[member].header))
+            session.requests[member] = questions[attempt].signed
+            self._spawn(self._ask_share(effect.session, self._job.seats[member], questions[attempt]))
+        self._spawn(self._lose_patience(effect.session, self._clock()))
+
+    def _refute_nonces(self, effect: roast.AskShares, fault: MemberFault, commitments: dict[int, Commitment]) -> None:
+        """Name who sent nonces that are no points; the others were not asked yet, so they are free at once."""
+        for member in fault.culprits():
+            messages = (commitments[member].question, commitments[member].answer.signed)
+            self._catch(Culprit(self._job.seats[member], fault.code, messages))
+        for member, _ in effect.signers:
+            if member not in fault.culprits():
+                self._events.put_nowait(roast.SharesArrived(effect.session, member))
+
+    async def _ask_share(self, number: int, seat: Seat, question: Question) -> None:
+        heard = await self._pods.ask(seat, question, SignReply, seconds=self._left())
+        session = self._sessions[number]
+        if not isinstance(heard, Answered):
+            self._lose(heard)
+            return
+        session.shares[seat.position] = heard
+        if not is_share_sound(self._job, seat.position, heard.reply):
+            self._catch(build_culprit(self._job, session, seat.position, "INVALID_SHARE"))
+            return
+        self._heard_at[number] = self._clock()
+        self._events.put_nowait(roast.SharesArrived(number, seat.position))
+        self._report_shares(session)
+
+    async def _lose_patience(self, number: int, asked: float) -> None:
+        """Wait as long as shares keep coming, then let those who answered go on elsewhere."""
+        while True:
+            heard = self._heard_at[number]
+            if self._sessions[number].shares:
+                wait = heard + max(self._policy.hedge, heard - asked) - self._clock()
+            else:
+                wait = asked + self._policy.patience - self._clock()
+            if wait <= 0:
+                self._events.put_nowait(roast.PatienceEnded(number))
+                return
+            await asyncio.sleep(min(wait, self._policy.hedge))
+
+    async def _check(self, number: int) -> None:
+        session = self._sessions[number]
+        wanted = [place for place, signature in enumerate(self._signatures) if signature is None]
+        outcome = await asyncio.to_thread(check_session, self._job, session, wanted)
+        self._signatures = merge_signatures(self._signatures, wanted, outcome.signatures)
+        for member in outcome.culprits:
+            culprit = build_culprit(self._job, session, member, "INVALID_SHARE")
+            self._culprits.setdefault(member, culprit)
+        if None not in self._signatures:
+            self._events.put_nowait(roast.SessionVerified(number))
+        else:
+            self._events.put_nowait(roast.SessionRefuted(number, outcome.culprits))
+
+    def _drop(self, number: int) -> None:
+        """Let the signers who have not answered forget their nonces; nobody waits for it."""
+        session = self._sessions.get(number)
+        if session is None:
+            return
+        for member, commitment in session.commitments.items():
+            if member not in session.shares and self._record.members[member].standing is not Standing.OUT:
+                request = AbortRequest(commitment.header, "the session cannot be finished")
+                self._pods.tell([self._job.seats[member]], request)
+
+    # ------------------------------------------------------------------------------ accounts
+
+    def _left(self) -> float:
+        return max(0.05, self._ends - self._clock())
+
+    def _lose(self, heard: Heard[Any]) -> None:
+        match heard:
+            case Declined():
+                self._declined.append(heard)
+                self._events.put_nowait(roast.MemberLost(heard.seat.position, heard.refusal.reason))
+            case Lost():
+                self._lost.append(heard)
+                self._events.put_nowait(roast.MemberLost(heard.seat.position, heard.code))
+
+    def _catch(self, culprit: Culprit) -> None:
+        self._culprits.setdefault(culprit.seat.position, culprit)
+        self._events.put_nowait(roast.MemberCaught(culprit.seat.position, culprit.code))
+
+    def _report_commitments(self) -> None:
+        committed = {member for member, _ in self._commitments}
+        self._report("committed", committed, range(len(self._job.seats)))
+
+    def _report_shares(self, session: SigningSession) -> None:
+        self._report("signed", set(session.shares), session.context.signers)
+
+    def _report(self, verb: str, done: set[int], asked: range | tuple[int, ...]) -> None:
+        allowed = self._job.signers
+        missing = [at for at in asked if at not in done and (allowed is None or at in allowed)]
+        identities = tuple(self._job.seats[at].identity for at in missing)
+        threshold = self._job.key.threshold
+        self._watch(Progress(self._job.group, "signing", verb, len(done), threshold, len(asked), identities))
+
+    def _conclude(self, without: frozenset[int]) -> RoundOutcome:
+        record, failure = self._record, self._record.failure
+        told = {each.seat.position for each in self._lost} | {each.seat.position for each in self._declined}
+        silent = () if failure is None else tuple(at for at in failure.missing if at not in told | without)
+        still = [Lost(self._job.seats[at], "SILENT", _describe_wait(record, at)) for at in silent]
+        return RoundOutcome(
+            group=self._job.group,
+            purpose=self._job.purpose,
+            subject=self._job.digest,
+            signatures=tuple(self._signatures),
+            reason="" if failure is None else failure.reason,
+            lost=(*self._lost, *still),
+            declined=tuple(self._declined),
+            culprits=tuple(self._culprits[at] for at in sorted(self._culprits)),
+            sessions=len(record.sessions),
+            millis=round(1000 * (self._clock() - self._began)),
+        )
+
+
+def _describe_wait(record: RoastRecord, position: int) -> str:
+    asked = "nonces" if record.members[position].standing is Standing.ASKED else "shares"
+    return f"asked for {asked}, no answer in time"
