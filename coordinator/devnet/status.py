@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from coordinator.devnet.children import Child
-from coordinator.devnet.layout import DevnetLayout
+from coordinator.devnet.layout import DevnetLayout, ServiceFiles
 from coordinator.devnet.settings import DevnetSettings, to_endpoint
+from smpc.host.keystore import read_keystore_identity
 from smpc.host.process import find_owner
 
 
@@ -61,11 +63,18 @@ def describe_child(child: Child) -> dict[str, Any]:
         "pid": find_owner(child.spec.data_dir) if is_foreign else pid,
         "endpoint": child.spec.endpoint,
         "data_dir": str(child.spec.data_dir),
+        "identity": find_identity(child.spec.data_dir),
         "state": "running" if is_foreign else child.state,
         "exit_code": None if is_foreign else child.exit_code,
         "log": str(child.spec.log),
         "starts": child.starts,
     }
+
+
+def find_identity(directory: Path) -> str | None:
+    """Return the identity key of the process of a directory, 64 hex digits; None for one that has no keystore."""
+    keystore = ServiceFiles(directory).keystore
+    return read_keystore_identity(keystore).hex() if keystore.exists() else None
 
 
 def find_store_url(layout: DevnetLayout) -> str:
