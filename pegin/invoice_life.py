@@ -22,6 +22,8 @@ class InvoiceState(enum.StrEnum):
     """Nobody paid in time; what comes now is refunded only."""
     CLOSED = "closed"
     """Paid, and watched no more for further payments."""
+    UNDONE = "undone"
+    """The consensus layer took its block back before it was final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,12 @@ class GraceOver:
     tip: BtcHeight
 
 
-InvoiceEvent = InvoicePaid | PaymentLost | GraceOver
+@dataclass(frozen=True, slots=True)
+class InvoiceUndone:
+    """The ledger holds it no more."""
+
+
+InvoiceEvent = InvoicePaid | PaymentLost | GraceOver | InvoiceUndone
 """Everything that can happen to an invoice."""
 
 _S = InvoiceState
@@ -72,17 +79,17 @@ INVOICE: Final = Machine(
     name="invoice",
     states=InvoiceState,
     births=(_S.ISSUED,),
-    terminal=(_S.EXPIRED, _S.CLOSED),
+    terminal=(_S.EXPIRED, _S.CLOSED, _S.UNDONE),
     rows=(
         Row(_S.ISSUED, InvoicePaid, (_S.PAID,)),
-        Row(_S.ISSUED, PaymentLost, (_S.ISSUED,)),
+        Row(_S.ISSUED, InvoiceUndone, (_S.UNDONE,)),
         Row(_S.ISSUED, GraceOver, (_S.EXPIRED,)),
         Row(_S.PAID, InvoicePaid, (_S.PAID,)),
         Row(_S.PAID, PaymentLost, (_S.PAID, _S.ISSUED)),
         Row(_S.PAID, GraceOver, (_S.CLOSED,)),
     ),
     silence=(GraceOver,),
-    reorg=(PaymentLost,),
+    reorg=(PaymentLost, InvoiceUndone),
 )
 """The invoice's table."""
 
@@ -102,19 +109,32 @@ def step(invoice: Invoice, event: InvoiceEvent) -> Transition[Invoice]:
     return Transition(moved)
 
 
-def find_event(
-    invoice: Invoice, deposits: tuple[Outpoint, ...], tip: BtcHeight, confirmations: int
-) -> InvoiceEvent | None:
-    """Return the next thing the invoice does not know: new or lost deposits, the end of its grace, buried."""
+@dataclass(frozen=True, slots=True)
+class InvoiceView:
+    """What the chains say about an invoice now."""
+
+    is_recorded: bool
+    """The ledger holds it."""
+    deposits: tuple[Outpoint, ...]
+    """The deposits that pay it and are not dead."""
+    tip: BtcHeight
+    confirmations: int
+    """Blocks after which its last possible deposit is buried."""
+
+
+def find_event(invoice: Invoice, view: InvoiceView) -> InvoiceEvent | None:
+    """Return the next thing the invoice does not know: new or lost deposits, or that its grace is over and buried."""
     if INVOICE.is_terminal(invoice.state):
         return None
-    for outpoint in deposits:
+    if not view.is_recorded and invoice.state is _S.ISSUED:
+        return InvoiceUndone()
+    for outpoint in view.deposits:
         if outpoint not in invoice.deposits:
             return InvoicePaid(outpoint)
     for outpoint in invoice.deposits:
-        if outpoint not in deposits:
+        if outpoint not in view.deposits:
             return PaymentLost(outpoint)
-    return GraceOver(tip) if tip >= invoice.watched_until + confirmations else None
+    return GraceOver(view.tip) if view.tip >= invoice.watched_until + view.confirmations else None
 
 
 def _move(invoice: Invoice, event: InvoiceEvent) -> Invoice:
@@ -126,3 +146,5 @@ def _move(invoice: Invoice, event: InvoiceEvent) -> Invoice:
             return replace(invoice, state=_S.PAID if left else _S.ISSUED, deposits=left)
         case GraceOver():
             return replace(invoice, state=_S.CLOSED if invoice.state is _S.PAID else _S.EXPIRED)
+        case InvoiceUndone():
+            return replace(invoice, state=_S.UNDONE)

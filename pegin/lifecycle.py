@@ -147,11 +147,13 @@ _CONFIRMED: Final = (*_AGED, _S.RECORDED)
 _PLAN: Final = (PlanTransfers,)
 
 
-def _list_confirmed_rows(state: DepositState) -> tuple[Row, ...]:
-    """Rows of every state in which it is on the best chain and unspent there."""
+def _list_confirmed_rows(
+    state: DepositState, moved: tuple[DepositState, ...], plan: tuple[type, ...] = ()
+) -> tuple[Row, ...]:
+    """Rows of every state in which it is on the best chain and unspent there; `moved`: a reorg moved its block."""
     return (
         Row(state, DepositDisconnected, (_S.SEEN,)),
-        Row(state, DepositConfirmed, _CONFIRMED, _PLAN),
+        Row(state, DepositConfirmed, moved, plan),
         Row(state, DepositSpentElsewhere, (_S.REFUNDING,)),
         Row(state, TransferRecorded, (_S.RECORDED,)),
         Row(state, TransferSigned, (_S.TRANSFERRING,)),
@@ -167,18 +169,18 @@ _ROWS: Final = (
     Row(_S.SEEN, TransferConfirmed, (_S.LOCKED,)),
     Row(_S.SEEN, Credited, (_S.BOOKED,)),
     Row(_S.SEEN, BlocksPassed, (_S.SEEN,)),
-    *_list_confirmed_rows(_S.MATURING),
+    *_list_confirmed_rows(_S.MATURING, _AGES, _PLAN),
     Row(_S.MATURING, BlocksPassed, _AGES, _PLAN),
-    *_list_confirmed_rows(_S.MATURE),
+    *_list_confirmed_rows(_S.MATURE, _AGES),
     Row(_S.MATURE, BlocksPassed, _AGES, _PLAN),
-    *_list_confirmed_rows(_S.OUT_OF_BOUNDS),
+    *_list_confirmed_rows(_S.OUT_OF_BOUNDS, (_S.OUT_OF_BOUNDS,)),
     Row(_S.OUT_OF_BOUNDS, BlocksPassed, (_S.OUT_OF_BOUNDS,)),
-    *_list_confirmed_rows(_S.EXPIRED),
+    *_list_confirmed_rows(_S.EXPIRED, _AGES, _PLAN),
     Row(_S.EXPIRED, BlocksPassed, _AGES, _PLAN),
-    *_list_confirmed_rows(_S.RECORDED),
+    *_list_confirmed_rows(_S.RECORDED, (_S.RECORDED,)),
     Row(_S.RECORDED, IntentDropped, _AGED, _PLAN),
     Row(_S.RECORDED, BlocksPassed, (_S.RECORDED,)),
-    *_list_confirmed_rows(_S.TRANSFERRING),
+    *_list_confirmed_rows(_S.TRANSFERRING, (_S.RECORDED,)),
     Row(_S.TRANSFERRING, IntentDropped, _AGED, _PLAN),
     Row(_S.TRANSFERRING, BlocksPassed, (_S.TRANSFERRING,)),
     Row(_S.LOCKED, TransferConfirmed, (_S.LOCKED,)),

@@ -97,7 +97,7 @@ PEGOUT: Final = Machine(
         *_list_open_rows(_S.PLANNED),
         Row(_S.PLANNED, PayoutPlanned, (_S.PLANNED,)),
         Row(_S.PLANNED, CancelFound, (_S.CANCELLED,)),
-        Row(_S.PLANNED, BlocksPassed, (_S.PLANNED, _S.REQUESTED), _PLAN),
+        Row(_S.PLANNED, BlocksPassed, (_S.REQUESTED,), _PLAN),
         *_list_open_rows(_S.RECORDED),
         Row(_S.RECORDED, CancelFound, (_S.CANCELLED,)),
         Row(_S.RECORDED, BlocksPassed, (_S.RECORDED,)),

@@ -102,7 +102,7 @@ def _on_sent(batch: Batch, event: events.TransactionSent) -> Transition[Batch]:
 
 
 def _on_dropped(batch: Batch, event: events.TransactionDropped) -> Transition[Batch]:
-    return _resume(batch, event.kaon_height)
+    return _enter(batch, _S.SIGNED, event.kaon_height)
 
 
 def _on_mined(batch: Batch, event: events.TransactionMined) -> Transition[Batch]:
