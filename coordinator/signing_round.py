@@ -72,6 +72,8 @@ class _Round:
         self._first_attempt = int.from_bytes(os.urandom(4), "big")
         self._headers: dict[int, tuple[SessionHeader, Question]] = {}
         self._commitments: dict[tuple[int, int], Commitment] = {}
+        self._used: set[tuple[int, int]] = set()
+        """Members and attempts whose nonces went into a session."""
         self._sessions: dict[int, SigningSession] = {}
         self._heard_at: dict[int, float] = {}
         self._signatures: list[Signature | None] = [None] * len(job.tasks)
@@ -112,11 +114,10 @@ class _Round:
                 case roast.CheckSession():
                     self._spawn(self._check(effect.session))
                 case roast.DropSession():
-                    self._drop(effect.session)
+                    # Its signers were asked for shares already: whoever answers is free, and the nonces are spent.
+                    log.info("session.dropped", role=self._job.group.role, session=effect.session)
                 case roast.Conclude():
-                    log.info(
-                        "round.concluded", role=self._job.group.role, purpose=self._job.purpose, phase=effect.phase
-                    )
+                    self._end(effect.phase)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._calls.create_task(work)
@@ -155,6 +156,7 @@ class _Round:
         except MemberFault as fault:
             self._refute_nonces(effect, fault, commitments)
             return
+        self._used |= set(effect.signers)
         self._sessions[effect.session] = session
         self._heard_at[effect.session] = self._clock()
         questions: dict[int, Question] = {}
@@ -214,15 +216,18 @@ class _Round:
         else:
             self._events.put_nowait(roast.SessionRefuted(number, outcome.culprits))
 
-    def _drop(self, number: int) -> None:
-        """Let the signers who have not answered forget their nonces; nobody waits for it."""
-        session = self._sessions.get(number)
-        if session is None:
-            return
-        for member, commitment in session.commitments.items():
-            if member not in session.shares and self._record.members[member].standing is not Standing.OUT:
-                request = AbortRequest(commitment.header, "the session cannot be finished")
-                self._pods.tell([self._job.seats[member]], request)
+    def _end(self, phase: roast.Phase) -> None:
+        job = self._job
+        log.info("round.concluded", role=job.group.role, purpose=job.purpose, phase=phase)
+        if phase is roast.Phase.FAILED:
+            self._burn_unused()
+
+    def _burn_unused(self) -> None:
+        """Let members forget nonces that nobody will use; nobody waits for it. Who was asked for shares answers yet."""
+        for key, commitment in self._commitments.items():
+            if key not in self._used and self._record.members[key[0]].standing is not Standing.OUT:
+                request = AbortRequest(commitment.header, "the round is over")
+                self._pods.tell([self._job.seats[key[0]]], request)
 
     # ------------------------------------------------------------------------------ accounts
 

@@ -1,0 +1,285 @@
+"""Signing rounds over real pods in memory: who is slow, silent or hostile costs no more than its own absence."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coordinator.attendance import Progress
+from coordinator.pods import Pods
+from coordinator.signing_job import SigningJob, build_booking_job, build_spend_job
+from coordinator.signing_outcome import RoundPolicy
+from coordinator.signing_round import run_signing_round
+from pegin.model import BuiltTransaction
+from smpc.protocol.envelope import is_signed
+from smpc.protocol.pod_messages import Refusal, Reply, SignReply
+from smpc.types import Role
+from tests.support.flow_world import FlowWorld
+from tests.support.groups import EPOCH
+from tests.support.pod_network import (
+    Behaviour,
+    MemoryPods,
+    deaf_after,
+    find_identity,
+    lying,
+    open_pods,
+    refusing,
+    silent,
+    slow,
+    unreachable,
+)
+from tests.support.pod_world import PodWorld
+
+QUICK = RoundPolicy(deadline=2.0, patience=0.3, hedge=0.15)
+
+
+class Round:
+    """A recorded transfer of two deposits, pods to sign it, and the coordinator's voice."""
+
+    def __init__(self, directory: Path) -> None:
+        world = FlowWorld.opened()
+        self.built: BuiltTransaction = world.record(world.transfer(world.deposit(0, 100_000), world.deposit(1, 70_000)))
+        self.pods = PodWorld(world, directory)
+        self.network = MemoryPods.of_world(self.pods)
+        self.voice: Pods = open_pods(self.pods, self.network)
+
+    def job(self, role: Role = Role.VALIDATOR, **changes: object) -> SigningJob:
+        info = self.pods.world.ledger.epochs[EPOCH].groups[role]
+        return replace(build_spend_job(info, self.built), **changes)  # type: ignore[arg-type]
+
+    def let(self, position: int, way: Behaviour, role: Role = Role.VALIDATOR) -> None:
+        self.network.ways[find_identity(self.pods, role, position)] = way
+
+    def lie(self, member: int, rpc: str, **changes: object) -> None:
+        secret = self.pods.world.chain.epoch.groups[Role.VALIDATOR].host_secrets[member]
+
+        def alter(reply: Reply) -> Reply:
+            return replace(reply, **changes)  # type: ignore[arg-type]
+
+        self.let(member, lying(secret, {rpc}, alter))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Round:
+    return Round(tmp_path)
+
+
+async def test_a_healthy_group_signs_a_whole_transaction_in_two_questions_to_a_signer(stage: Round) -> None:
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.is_signed, outcome.describe()
+    assert stage.built.find_bad_signatures(Role.VALIDATOR, outcome.require_signatures()) == ()
+    assert stage.network.asked["Sign"] == 3
+    assert stage.network.asked["Commit"] <= 4
+    assert set(stage.network.asked) == {"Commit", "Sign"}
+
+
+async def test_witnesses_sign_only_what_the_validators_signed(stage: Round) -> None:
+    info = stage.pods.world.ledger.epochs[EPOCH].groups[Role.WITNESS]
+    alone = await run_signing_round(stage.voice, stage.job(Role.WITNESS), policy=QUICK)
+    assert not alone.is_signed
+    assert alone.reason == "TOO_FEW_MEMBERS"
+    assert len(alone.declined) >= 2
+    validators = (await run_signing_round(stage.voice, stage.job(), policy=QUICK)).require_signatures()
+    outcome = await run_signing_round(stage.voice, build_spend_job(info, stage.built, validators), policy=QUICK)
+    complete = stage.built.complete(validators, outcome.require_signatures())
+    assert complete.txid == stage.built.intent.txid
+
+
+async def test_a_pod_that_is_down_costs_nothing(stage: Round) -> None:
+    stage.let(1, unreachable())
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.is_signed
+    assert outcome.sessions == 1
+    assert outcome.millis < 1_000 * QUICK.patience
+
+
+async def test_a_pod_that_never_answers_costs_nothing(stage: Round) -> None:
+    stage.let(0, silent())
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.is_signed
+    assert outcome.sessions == 1
+
+
+async def test_a_slow_pod_is_not_waited_for(stage: Round) -> None:
+    stage.let(2, slow(1.5))
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.is_signed
+    assert outcome.millis < 1_000
+
+
+@pytest.mark.parametrize(
+    "way", [silent("Sign"), unreachable("Sign"), deaf_after("Sign")], ids=["silent", "down", "its answer is lost"]
+)
+async def test_a_pod_that_commits_and_then_vanishes_costs_one_more_session(stage: Round, way: Behaviour) -> None:
+    stage.let(0, way)
+    stage.let(3, slow(0.2, "Commit"))
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.is_signed, outcome.describe()
+    assert outcome.sessions == 2
+    assert outcome.culprits == ()
+
+
+async def test_one_pod_more_than_may_be_silent_ends_the_round_by_its_deadline_and_is_named(stage: Round) -> None:
+    stage.let(1, silent())
+    stage.let(3, silent())
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert not outcome.is_signed
+    assert outcome.reason == "DEADLINE"
+    assert {each.seat.position for each in outcome.lost} == {1, 3}
+    assert QUICK.deadline * 1_000 <= outcome.millis < QUICK.deadline * 1_000 + 500
+
+
+async def test_one_pod_more_than_may_be_down_ends_the_round_at_once(stage: Round) -> None:
+    stage.let(1, unreachable())
+    stage.let(3, unreachable())
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.reason == "TOO_FEW_MEMBERS"
+    assert outcome.millis < 1_000
+    assert "missing (UNAVAILABLE)" in outcome.describe()
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [bytes(64), b"\xff" * 64, b"\x01" * 63, b""],
+    ids=["zero", "not below the order", "one byte short", "none"],
+)
+async def test_a_wrong_share_names_its_author_and_the_round_goes_on_without_it(stage: Round, shares: bytes) -> None:
+    stage.lie(0, "Sign", shares=shares)
+    stage.let(3, slow(0.1, "Commit"))
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.is_signed, outcome.describe()
+    assert outcome.sessions == 2
+    assert [(each.seat.position, each.code) for each in outcome.culprits] == [(0, "INVALID_SHARE")]
+
+
+async def test_a_culprit_is_shown_with_everything_that_was_signed_in_the_session(stage: Round) -> None:
+    stage.lie(0, "Sign", shares=bytes(64))
+    stage.let(3, slow(0.1, "Commit"))
+    (culprit,) = (await run_signing_round(stage.voice, stage.job(), policy=QUICK)).culprits
+    assert [each.method for each in culprit.transcript] == [
+        "Commit/request",
+        "Commit/reply",
+        "Sign/request",
+        "Sign/reply",
+    ]
+    assert all(is_signed(each.envelope, each.method) for each in culprit.transcript)
+    assert len({each.envelope.session_id for each in culprit.transcript}) == 1
+
+
+@pytest.mark.parametrize(
+    "nonces", [b"", bytes(259), b"\x04" + bytes(259)], ids=["none", "one byte short", "no curve point"]
+)
+async def test_malformed_nonces_name_their_author_and_the_round_goes_on_without_them(
+    stage: Round, nonces: bytes
+) -> None:
+    stage.lie(1, "Commit", nonces=nonces)
+    stage.let(3, slow(0.1, "Commit"))
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.is_signed, outcome.describe()
+    assert [(each.seat.position, each.code) for each in outcome.culprits] == [(1, "INVALID_NONCE")]
+
+
+async def test_a_pod_that_speaks_for_another_is_caught(stage: Round) -> None:
+    stage.lie(2, "Commit", position=1)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.is_signed
+    assert [each.seat.position for each in outcome.culprits] == [2]
+
+
+async def test_an_answer_signed_with_another_key_is_no_answer(stage: Round) -> None:
+    stranger = stage.pods.world.chain.epoch.groups[Role.VALIDATOR].host_secrets[1]
+    stage.let(0, lying(stranger, {"Commit"}, lambda reply: reply))
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.is_signed
+    assert [(each.seat.position, each.code) for each in outcome.lost] == [(0, "WRONG_SESSION")]
+    assert outcome.culprits == ()
+
+
+async def test_the_inputs_that_succeeded_are_kept_when_a_share_is_wrong(stage: Round) -> None:
+    """The liar spoils the second input only; every later session has to sign that one alone."""
+    secret = stage.pods.world.chain.epoch.groups[Role.VALIDATOR].host_secrets[0]
+
+    def alter(reply: Reply) -> Reply:
+        assert isinstance(reply, SignReply)
+        return replace(reply, shares=reply.shares[:32] + bytes(32))
+
+    stage.let(0, lying(secret, {"Sign"}, alter))
+    stage.let(2, silent("Sign"))
+    stage.let(3, slow(0.1, "Commit"))
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert not outcome.is_signed
+    stage.let(2, slow(0.05, "Sign"))
+    stage.let(3, silent())
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.signatures[0] is not None
+    assert outcome.signatures[1] is None
+    assert [each.seat.position for each in outcome.culprits] == [0]
+
+
+async def test_refusals_are_told_with_their_rules(stage: Round) -> None:
+    refusal = Refusal("V05", ("V05",), "PAUSED", "transfers are paused here")
+    stage.let(0, refusing(refusal, "Commit", after=0.2))
+    stage.let(1, refusing(refusal, "Commit"))
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert outcome.reason == "TOO_FEW_MEMBERS"
+    await asyncio.sleep(0.05)
+    assert stage.network.asked["Abort"] == 2, "who committed in vain may forget its nonces"
+    assert {(each.seat.position, each.refusal.rule) for each in outcome.declined} == {(0, "V05"), (1, "V05")}
+    assert "refused (V05 PAUSED)" in outcome.describe()
+
+
+async def test_a_round_begun_again_in_the_same_slot_opens_new_sessions(stage: Round) -> None:
+    first = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    second = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    assert first.is_signed
+    assert second.is_signed
+    assert first.signatures != second.signatures
+
+
+async def test_the_watcher_hears_who_has_committed_and_who_is_missing(stage: Round) -> None:
+    stage.let(1, silent())
+    heard: list[Progress] = []
+    await run_signing_round(stage.voice, stage.job(), policy=QUICK, watch=heard.append)
+    name = find_identity(stage.pods, Role.VALIDATOR, 1)
+    last = [each for each in heard if each.verb == "committed"][-1]
+    assert (last.done, last.needed, last.size, last.missing) == (3, 3, 4, (name,))
+    text = last.describe(lambda identity: "pod-07" if identity == name else "another")
+    assert text == "signing validator: 3/4 committed (3 needed), missing pod-07"
+
+
+async def test_a_cancelled_round_leaves_no_question_running(stage: Round) -> None:
+    before = len(asyncio.all_tasks())
+    stage.let(0, silent())
+    stage.let(1, silent())
+    running = asyncio.create_task(run_signing_round(stage.voice, stage.job(), policy=QUICK))
+    await asyncio.sleep(0.1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(asyncio.all_tasks()) == before
+
+
+async def test_a_named_set_of_signers_signs_alone(stage: Round) -> None:
+    outcome = await run_signing_round(stage.voice, stage.job(signers=frozenset({1, 2, 3})), policy=QUICK)
+    assert outcome.is_signed
+    assert stage.network.asked == {"Commit": 3, "Sign": 3}
+
+
+async def test_a_named_set_that_lacks_a_member_fails_and_names_only_that_member(stage: Round) -> None:
+    stage.let(1, unreachable())
+    outcome = await run_signing_round(stage.voice, stage.job(signers=frozenset({1, 2, 3})), policy=QUICK)
+    assert not outcome.is_signed
+    assert [each.seat.position for each in outcome.lost if each.code == "UNAVAILABLE"] == [1]
+    assert 0 not in {each.seat.position for each in outcome.lost}
+
+
+async def test_a_booking_is_signed_by_the_group_key_itself(stage: Round) -> None:
+    ledger = stage.pods.world.ledger
+    info = ledger.epochs[EPOCH].groups[Role.VALIDATOR]
+    booking = ledger.compute_booking(stage.built.intent.intent_id)
+    job = build_booking_job(info, booking)
+    assert job.tasks[0].message == booking.digest
+    assert job.tasks[0].key.plain_key == info.group_key
