@@ -96,8 +96,9 @@ class AccountBook:
 
     def _read_plain(self, name: str) -> SecretKey:
         path = self._plain(name)
+        data = read_private_file(path)
         try:
-            content = json.loads(read_private_file(path))
+            content = json.loads(data)
             stated, secret = content["network"], SecretKey.from_bytes(bytes.fromhex(content["secret"]))
         except (ValueError, KeyError, TypeError, InvalidInput) as error:
             raise ConfigError(f"{path} is damaged", remedy="restore it from a backup") from error

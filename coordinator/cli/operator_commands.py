@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,7 +51,7 @@ def run(
     harden_process(secrets=True)
     loaded = load_config(CoordinatorConfig, config, ENV_PREFIX)
     configure_logging(loaded.log_level, process="coordinator")
-    run_coordinator(loaded)
+    asyncio.run(run_coordinator(loaded))
 
 
 async def explain(

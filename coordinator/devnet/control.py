@@ -11,13 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from smpc.errors import BridgeError, InvalidInput, Unavailable
+from smpc.errors import BridgeError, ConfigError, InvalidInput, NotFound, Unavailable
 
 MAX_MESSAGE: Final = 1024 * 1024
 """Bytes of a request or an answer."""
 
 _MAX_PATH: Final = 100
 """Bytes of a socket address; the kernel's limit is 107."""
+
+_KINDS: Final[Mapping[str, type[BridgeError]]] = {
+    kind.default_code: kind for kind in (InvalidInput, ConfigError, NotFound)
+}
+"""Errors that keep their class on the way; all others mean that it does not work now."""
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -87,6 +92,5 @@ def _read_answer(line: bytes) -> dict[str, Any]:
     reply = json.loads(line)
     if "error" in reply:
         error = reply["error"]
-        kind = InvalidInput if error["code"] == "INVALID_ARGUMENT" else Unavailable
-        raise kind(error["message"], remedy=error["remedy"], code=error["code"])
+        raise _KINDS.get(error["code"], Unavailable)(error["message"], remedy=error["remedy"], code=error["code"])
     return dict(reply["data"])
