@@ -31,7 +31,7 @@ from pegin.lifecycle import DEPOSIT, Deposit
 from pegout.lifecycle import PEGOUT, PegOut
 from smpc.protocol.batch import BATCH, Batch
 from smpc.protocol.codec import decode, encode, encode_variant
-from smpc.types import BlockHash, BtcHeight, BurnId, IntentId, Outpoint, RecordId, Txid
+from smpc.types import BlockHash, BtcHeight, BurnId, IntentId, KaonHeight, Outpoint, RecordId, Txid
 
 log = structlog.get_logger()
 
@@ -51,9 +51,11 @@ class SpendNote:
 
 @dataclass(frozen=True, slots=True)
 class CursorNote:
-    """Up to which block the Bitcoin chain was scanned."""
+    """Up to which block the Bitcoin chain was scanned, and for which invoices."""
 
     cursor: bytes
+    scanned_with: KaonHeight
+    """Invoices recorded up to this consensus-layer height were looked for in every block since their issue."""
 
 
 CURSOR_KEY: Final = RecordKey("cursor", "bitcoin")
@@ -151,6 +153,12 @@ class Board:
         """Up to which Bitcoin block the deposits were looked for."""
         note = self._cursors.view.get(CURSOR_KEY.id)
         return None if note is None else note.cursor
+
+    @property
+    def scanned_with(self) -> KaonHeight:
+        """Up to which consensus-layer height invoices were looked for in the blocks scanned."""
+        note = self._cursors.view.get(CURSOR_KEY.id)
+        return KaonHeight(0) if note is None else note.scanned_with
 
     def deposits_of(self, pegin: RecordId) -> tuple[Deposit, ...]:
         """Return a peg-in's deposits, in the order of their outpoints."""

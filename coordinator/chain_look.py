@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
+from smpc.errors import Unavailable
 from smpc.node.ports import BitcoinNode, ChainTip, TransactionStatus, UnspentOutput
 from smpc.types import BtcHeight, Outpoint, Txid
 
@@ -13,8 +14,17 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
+class ChainMoved(Unavailable):
+    """The best chain changed while it was looked at: answers of before and after do not go together."""
+
+    default_code = "CHAIN_MOVED"
+
+
 class ChainLook:
-    """Remembers a node's answers for the length of one tick."""
+    """Remembers a node's answers for the length of one tick.
+
+    Nothing is concluded from them before `require_current`: an answer counts blocks from the tip of its own moment.
+    """
 
     def __init__(self, node: BitcoinNode, tip: ChainTip) -> None:
         self.tip = tip
@@ -22,6 +32,12 @@ class ChainLook:
         self._transactions: dict[Txid, TransactionStatus | None] = {}
         self._outputs: dict[Outpoint, UnspentOutput | None] = {}
         self._spenders: dict[Outpoint, Txid | None] = {}
+
+    async def require_current(self) -> None:
+        """Raise ChainMoved unless the node's tip is still the one this look began with."""
+        now = await self._node.fetch_tip()
+        if now.block_hash != self.tip.block_hash:
+            raise ChainMoved(f"the best chain went from block {self.tip.height} to {now.height} meanwhile")
 
     async def transaction(self, txid: Txid) -> TransactionStatus | None:
         """Return a transaction of the best chain or the mempool."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
 
 from coordinator.board import Board, Change
-from coordinator.chain_look import ChainLook
+from coordinator.chain_look import ChainLook, ChainMoved, ask_all
 from coordinator.deposit_watch import DepositWatch
 from coordinator.invariants import find_violations
+from coordinator.mempool.faults import StaleLease
 from coordinator.observer import Observer
 from coordinator.planner import Planner, Quarantine, list_items
 from pegin import events as deposit_events
@@ -31,10 +32,10 @@ from pegout.lifecycle import PegOut
 from smpc.errors import BridgeError, Halted
 from smpc.node.ports import BitcoinNode, MempoolFeed
 from smpc.protocol import batch_events, batch_steps, batch_view
-from smpc.protocol.batch import BATCH, Batch, BatchState
+from smpc.protocol.batch import BATCH, UNRECORDED, Batch, BatchState
 from smpc.protocol.batch_events import BatchEvent, EndorsementsRefused, IntentFound, SubmissionRefused
 from smpc.protocol.ledger import Ledger
-from smpc.protocol.ledger_state import BurnStatus
+from smpc.protocol.ledger_state import IntentEntry
 from smpc.protocol.machine import Transition, advance
 from smpc.types import FeeRate, IntentId, KaonHeight
 
@@ -93,13 +94,16 @@ class Driver:
         self._woken.set()
 
     async def run(self, interval_seconds: float) -> None:
-        """Tick for ever, at least once an interval; what a dependency's absence stops is taken up when it is back."""
+        """Tick for ever, at least once an interval; what a dependency's absence stops is taken up when it is back.
+
+        Halted and StaleLease end it: an operator must look, or another coordinator works now.
+        """
         failures = 0
         while True:
             try:
                 await self.tick()
                 failures = 0
-            except Halted:
+            except (Halted, StaleLease):
                 raise
             except BridgeError as reason:
                 failures += 1
@@ -108,16 +112,23 @@ class Driver:
             await self._rest(interval_seconds)
 
     async def tick(self) -> None:
-        """Look once at everything; Halted when an invariant does not hold or the chain contradicts the cursor."""
+        """Look once at everything; Halted when the chain contradicts the cursor.
+
+        A block that comes in the middle ends the look: whatever is concluded, is concluded from one chain.
+        """
         await self._watch.scan_new_blocks()
-        tip = await self._node.fetch_tip()
-        await self._watch.scan_mempool(tip.height)
-        look = ChainLook(self._node, tip)
+        look = ChainLook(self._node, await self._node.fetch_tip())
+        if not self._watch.has_scanned(look.tip.block_hash):
+            return
+        await self._watch.scan_mempool(look.tip.height)
         await self._adopt_ledger()
-        await self._reconcile(Observer(self._view(), self.board, look))
-        self._check_invariants(await find_violations(self._view(), look))
-        if self.halted is None:
-            await self._propose(look)
+        try:
+            await self._reconcile(look)
+            await self._check_invariants(look)
+            if self.halted is None:
+                await self._propose(look)
+        except ChainMoved as moved:
+            log.info("look.ended", reason=moved.message)
 
     async def answer(self, intent: IntentId, event: BatchEvent) -> None:
         """Let a pod's or the ledger's answer happen to a batch; one that comes too late changes nothing."""
@@ -141,35 +152,51 @@ class Driver:
     # -------------------------------------------------------------- one tick
 
     async def _adopt_ledger(self) -> None:
-        """Open records for what the ledger holds and the board does not: burns, and intents recorded by others."""
+        """Open records for what the ledger holds and the board does not, also what is over: burns and intents."""
         ledger = self._view()
         async with self._lock:
-            for intent_id, entry in ledger.intents.items():
-                if intent_id not in self.board.batches and entry.status.is_standing:
-                    opened_batch = batch_steps.open_recorded_batch(entry, ledger.height)
-                    await self._write(opened_batch, IntentFound(entry.recorded, ledger.height))
+            for entry in [entry for entry in ledger.intents.values() if self._is_unknown(entry)]:
+                batch = batch_steps.open_recorded_batch(entry, ledger.height).record
+                found = await self._node.fetch_transaction(entry.intent.txid)
+                known = Transition(batch if found is None else replace(batch, signed_tx=found.raw))
+                await self._write(known, IntentFound(entry.recorded, ledger.height))
             epoch = ledger.active_epoch
-            for burn, request in ledger.burns.items():
-                if epoch is not None and burn not in self.board.pegouts and request.status is BurnStatus.OPEN:
-                    opened = pegout_steps.open_pegout(request, epoch, ledger.height)
-                    await self._write(opened, BurnFound(ledger.height))
+            if epoch is None:
+                return
+            for burn in [entry for key, entry in ledger.burns.items() if key not in self.board.pegouts]:
+                opened = pegout_steps.open_pegout(burn, epoch, ledger.height)
+                await self._write(opened, BurnFound(ledger.height))
 
-    async def _reconcile(self, observer: Observer) -> None:
-        for batch in self.board.open_batches():
-            view = await observer.view_batch(batch)
+    def _is_unknown(self, entry: IntentEntry) -> bool:
+        """Tell whether the board must learn of an intent; one given up may have been recorded all the same."""
+        batch = self.board.batches.get(entry.intent.intent_id)
+        return batch is None or batch.state is BatchState.ABANDONED
+
+    async def _reconcile(self, look: ChainLook) -> None:
+        """Bring batches, then deposits, then peg-outs up to what the chains say; each looks at those before it."""
+        board, observer = self.board, Observer(self._view(), self.board, look)
+        batches = await ask_all(
+            [batch.intent_id for batch in board.open_batches()], lambda key: observer.view_batch(board.batches[key])
+        )
+        await look.require_current()
+        for intent, view in batches.items():
             async with self._lock:
-                now = self.board.batches[batch.intent_id]
-                await self._settle(now, partial(_find_batch_event, view), batch_steps.step)
-        for deposit in self.board.open_deposits():
-            place = await observer.view_deposit(deposit)
+                await self._settle(board.batches[intent], partial(_find_batch_event, view), batch_steps.step)
+        deposits = await ask_all(
+            [deposit.outpoint for deposit in board.open_deposits()],
+            lambda key: observer.view_deposit(board.deposits[key]),
+        )
+        await look.require_current()
+        for outpoint, place in deposits.items():
             async with self._lock:
-                current = self.board.deposits[deposit.outpoint]
-                await self._settle(current, partial(_find_deposit_event, place), deposit_steps.step)
-        for pegout in self.board.open_pegouts():
-            paid = await observer.view_pegout(pegout)
+                await self._settle(board.deposits[outpoint], partial(_find_deposit_event, place), deposit_steps.step)
+        pegouts = await ask_all(
+            [pegout.burn for pegout in board.open_pegouts()], lambda key: observer.view_pegout(board.pegouts[key])
+        )
+        await look.require_current()
+        for burn, paid in pegouts.items():
             async with self._lock:
-                known = self.board.pegouts[pegout.burn]
-                await self._settle(known, partial(_find_pegout_event, paid), pegout_steps.step)
+                await self._settle(board.pegouts[burn], partial(_find_pegout_event, paid), pegout_steps.step)
 
     async def _settle(
         self,
@@ -190,21 +217,30 @@ class Driver:
         return await self.board.write([Change(record, event, transition.effects)])
 
     async def _propose(self, look: ChainLook) -> None:
-        for built in await self._planner().plan(look, await self._estimate()):
+        planned = await self._planner().plan(look, await self._estimate())
+        await look.require_current()
+        for built in planned:
             await self._open(built)
 
     async def _open(self, built: BuiltTransaction) -> None:
-        """Open a planned batch, unless the same intent is on the board already and did not end unrecorded."""
+        """Open a planned batch, unless one that is not recorded yet has its outpoints or burns meanwhile."""
+        intent = built.intent
         async with self._lock:
-            known = self.board.batches.get(built.intent.intent_id)
+            rivals = [batch.intent for batch in self.board.open_batches() if batch.state in UNRECORDED]
+            if any(intent.outpoints & rival.outpoints or intent.burns & rival.burns for rival in rivals):
+                return
+            known = self.board.batches.get(intent.intent_id)
             if known is not None and known.state is not BatchState.ABANDONED:
                 return
             height = self._view().height
-            await self._write(batch_steps.open_batch(built.intent, height), BatchPlanned(height))
-        log.info("batch.planned", intent=built.intent.intent_id.hex(), inputs=len(built.intent.inputs))
+            if not await self._write(batch_steps.open_batch(intent, height), BatchPlanned(height)):
+                return
+        log.info("batch.planned", intent=intent.intent_id.hex(), inputs=len(intent.inputs), burns=len(intent.burns))
 
-    def _check_invariants(self, violations: tuple[str, ...]) -> None:
+    async def _check_invariants(self, look: ChainLook) -> None:
         """Make no new promise while what is booked is not on the chain; go on by itself when it is again (J11)."""
+        violations = await find_violations(self._view(), look)
+        await look.require_current()
         if violations and self.halted is None:
             self.halted = Halted(
                 violations[0], remedy="see `peg doctor`; nothing new is proposed until this holds again"

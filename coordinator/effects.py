@@ -8,7 +8,7 @@ record itself once time has passed, so nothing is repeated here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -21,7 +21,7 @@ from coordinator.mempool.model import ClaimedEffect, FencingToken
 from coordinator.mempool.port import Outbox
 from coordinator.planner import list_items
 from coordinator.pods import Pods
-from coordinator.signing_job import build_booking_job, build_message_job, build_spend_job
+from coordinator.signing_job import SigningJob, build_booking_job, build_message_job, build_spend_job
 from coordinator.signing_outcome import RoundOutcome
 from coordinator.signing_round import run_signing_round
 from pegin.events import PlanTransfers
@@ -32,7 +32,7 @@ from smpc.bitcoin.interpreter import verify_input_scripts
 from smpc.errors import BridgeError, Conflict, InvalidInput, Refused, TimedOut, Unavailable
 from smpc.node.consensus import ConsensusNode
 from smpc.node.ports import BitcoinNode
-from smpc.protocol.batch import Batch
+from smpc.protocol.batch import BATCH, Batch, find_due_effect
 from smpc.protocol.batch_events import (
     AskBooking,
     AskDeath,
@@ -70,6 +70,8 @@ MAX_RUNNING: Final = 32
 """Effects carried out at a time."""
 
 CLAIM_BLOCK_MS: Final = 500
+
+SIGNING_ROLES: Final = (Role.VALIDATOR, Role.WITNESS)
 
 TRANSIENT_RULES: Final = frozenset({"V02", "V03", "V04", "V05", "V08", "V09", "V19", "V21"})
 """Refusals by these say *not now*; any other says *never this transaction*."""
@@ -139,7 +141,7 @@ class EffectRunner:
             self._driver.wake()
         elif isinstance(effect, PlanBump):
             await self._driver.plan_bump(effect.intent)
-        elif (batch := self._driver.board.batches.get(effect.intent)) is not None:
+        elif (batch := self._driver.board.batches.get(effect.intent)) is not None and _is_due(batch, effect):
             if isinstance(effect, AskDeath):
                 await self._ask_death(batch, effect)
             else:
@@ -162,7 +164,7 @@ class EffectRunner:
     # -------------------------------------------------------------- before the record
 
     async def _ask_endorsements(self, batch: Batch) -> None:
-        groups = tuple(self._find_group(batch.intent.epoch, role) for role in (Role.VALIDATOR, Role.WITNESS))
+        groups = tuple(self._find_group(batch.intent.epoch, role) for role in SIGNING_ROLES)
         outcome = await collect_endorsements(self._pods, groups, self._rebuild(batch), watch=self._watch(batch))
         at = self._view().height
         if outcome.is_enough:
@@ -231,7 +233,7 @@ class EffectRunner:
             return
         delivered = await deliver_signatures(
             self._pods,
-            tuple(self._find_group(batch.intent.epoch, role) for role in (Role.VALIDATOR, Role.WITNESS)),
+            tuple(self._find_group(batch.intent.epoch, role) for role in SIGNING_ROLES),
             self._rebuild(batch),
             validators=batch.validator_signatures,
             witnesses=batch.witness_signatures,
@@ -241,18 +243,11 @@ class EffectRunner:
     # -------------------------------------------------------------- after the transaction
 
     async def _ask_booking(self, batch: Batch) -> None:
-        ledger = self._view()
-        booking = ledger.compute_booking(batch.intent_id)
-        signatures: list[Signature] = []
-        for role in (Role.VALIDATOR, Role.WITNESS):
-            job = build_booking_job(self._find_group(booking.epoch, role), booking)
-            outcome = await run_signing_round(self._pods, job, watch=self._watch(batch))
-            if not outcome.is_signed:
-                log.info("booking.not_signed", intent=batch.intent_id.hex(), outcome=outcome.describe())
-                return
-            signatures.append(outcome.require_signatures()[0])
-        event = BookingSigned(booking, signatures[0], signatures[1], self._view().height)
-        await self._driver.answer(batch.intent_id, event)
+        booking = self._view().compute_booking(batch.intent_id)
+        jobs = [build_booking_job(self._find_group(booking.epoch, role), booking) for role in SIGNING_ROLES]
+        signatures = await self._sign_tagged(batch, jobs)
+        if signatures is not None:
+            await self._driver.answer(batch.intent_id, BookingSigned(booking, *signatures, self._view().height))
 
     async def _submit_booking(self, batch: Batch) -> None:
         if batch.booking is None:
@@ -290,15 +285,20 @@ class EffectRunner:
         subject: WithdrawalSubject | DeadSubject,
         digest: bytes,
     ) -> tuple[Signature, Signature] | None:
-        found: list[Signature] = []
-        for role in (Role.VALIDATOR, Role.WITNESS):
-            job = build_message_job(self._find_group(epoch, role), purpose, subject, digest)
-            outcome = await run_signing_round(self._pods, job, watch=self._watch(batch))
-            if not outcome.is_signed:
-                log.info("message.not_signed", purpose=purpose, outcome=outcome.describe())
-                return None
-            found.append(outcome.require_signatures()[0])
-        return found[0], found[1]
+        jobs = [build_message_job(self._find_group(epoch, role), purpose, subject, digest) for role in SIGNING_ROLES]
+        return await self._sign_tagged(batch, jobs)
+
+    async def _sign_tagged(self, batch: Batch, jobs: Sequence[SigningJob]) -> tuple[Signature, Signature] | None:
+        """Let V and W sign a tagged message side by side; None, saying why, unless both did."""
+        async with asyncio.TaskGroup() as rounds:
+            running = [rounds.create_task(run_signing_round(self._pods, job, watch=self._watch(batch))) for job in jobs]
+        outcomes = [task.result() for task in running]
+        failed = [outcome.describe() for outcome in outcomes if not outcome.is_signed]
+        if failed:
+            log.info("message.not_signed", intent=batch.intent_id.hex(), outcome=failed)
+            return None
+        validators, witnesses = (outcome.require_signatures()[0] for outcome in outcomes)
+        return validators, witnesses
 
     # -------------------------------------------------------------- shared
 
@@ -327,6 +327,15 @@ class EffectRunner:
             self._driver.board.changed.note()
 
         return note
+
+
+def _is_due(batch: Batch, effect: BatchEffect) -> bool:
+    """Tell whether the batch still waits for what was asked; one that moved on meanwhile needs no round any more."""
+    if isinstance(effect, BroadcastTransaction):
+        return bool(batch.signed_tx)
+    if isinstance(effect, AskDeath | AskWithdrawal):
+        return not BATCH.is_terminal(batch.state)
+    return find_due_effect(batch) == effect
 
 
 def _is_final(rule: str) -> bool:

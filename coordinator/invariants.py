@@ -17,13 +17,15 @@ async def find_violations(ledger: Ledger, look: ChainLook) -> tuple[str, ...]:
     difference = ledger.vault_total - ledger.supply - ledger.open_burns - ledger.reserve
     if difference:
         found.append(f"booked vault outputs differ from supply + open burns + reserve by {difference} sat")
-    outputs = await ask_all(sorted(ledger.vault), look.output)
+    entries = {outpoint: ledger.vault[outpoint] for outpoint in sorted(ledger.vault)}
+    outputs = await ask_all(entries, look.output)
     for outpoint, output in outputs.items():
-        entry = ledger.vault[outpoint]
-        if output is not None and output.value != entry.value:
-            found.append(f"vault output {outpoint} holds {output.value} sat, {entry.value} are booked")
-        if output is None and not await _is_spent_by_us(ledger, look, outpoint):
-            found.append(f"vault output {outpoint} of {entry.value} sat is not on the chain")
+        value = entries[outpoint].value
+        if output is not None and output.value != value:
+            found.append(f"vault output {outpoint} holds {output.value} sat, {value} are booked")
+        # A booking may have spent the entry while the node was asked: then it is no vault output any more.
+        if output is None and not await _is_spent_by_us(ledger, look, outpoint) and outpoint in ledger.vault:
+            found.append(f"vault output {outpoint} of {value} sat is not on the chain")
     return tuple(found)
 
 
