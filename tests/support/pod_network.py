@@ -13,7 +13,7 @@ from pegbridge.v1 import dkg_pb2, envelope_pb2, signing_pb2
 from smpc.curve import SecretKey
 from smpc.errors import Unavailable
 from smpc.participant.ceremonies import Ceremonies
-from smpc.participant.servicers import Context, Desk, DkgServicer, SigningServicer
+from smpc.participant.servicers import Context, Desk, DkgServicer, LedgerSource, SigningServicer
 from smpc.participant.shares import ShareRing
 from smpc.participant.signer import Signer
 from smpc.protocol.envelope import open_reply, seal_message
@@ -63,7 +63,7 @@ class _Timer:
 class ServicedPod:
     """One pod's two servicers, called as gRPC would call them."""
 
-    def __init__(self, replica: StillLedger, ring: ShareRing, signer: Signer) -> None:
+    def __init__(self, replica: LedgerSource, ring: ShareRing, signer: Signer) -> None:
         desk = Desk(replica)
         self.ring = ring
         self.dkg = DkgServicer(desk, Ceremonies(ring, Network.REGTEST), ring)
