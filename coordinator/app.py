@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
 
-from coordinator.board import Board
+from coordinator.attendance import Progress
 from coordinator.config import CoordinatorConfig
-from coordinator.driver import Driver
-from coordinator.effects import EffectRunner
+from coordinator.epoch_turn import EpochTurn
+from coordinator.front import Front
+from coordinator.invoice_desk import InvoiceDesk
 from coordinator.links import Links, open_links
 from coordinator.mempool.faults import StaleLease
 from coordinator.mempool.identity import StoreIdentity
-from coordinator.mempool.model import Lease
-from coordinator.mempool.opening import Mempool, MempoolOptions, open_redis_mempool
+from coordinator.mempool.opening import MempoolOptions, open_redis_mempool
 from coordinator.outlook import Outlook
-from coordinator.patience import run_together, wait_for_dependency
+from coordinator.patience import compute_pause, run_together, wait_for_dependency
 from coordinator.pause import FILE_NAME, PauseSwitch
+from coordinator.planner import PEGIN_FLOW
 from coordinator.pods import Pods
-from coordinator.standing import Standing
+from coordinator.standing import OFFICE, Standing
 from coordinator.tenure import Tenure
+from coordinator.term import Term
 from smpc.errors import BridgeError, ConfigError, Halted, ProtocolError, TimedOut, Unavailable
 from smpc.host.process import lock_data_directory, raise_file_limit, stop_on_signals
 from smpc.node.bitcoind_check import require_usable
-from smpc.node.ports import Finding, Verdict
+from smpc.node.ports import Verdict
 
 log = structlog.get_logger()
 
@@ -61,23 +63,62 @@ class Coordinator:
         self._links = links
         self._pause = PauseSwitch(config.data_dir / FILE_NAME)
         self._pods = Pods(links.transport, links.secret, lambda: links.replica.ledger)
+        self._turn = EpochTurn(self._pods, links.consensus, links.replica, watch=_log_ceremony)
         self.standing: Final = Standing()
         self.outlook: Final = Outlook(links.replica.ledger, links.node)
+        self._desk = InvoiceDesk(
+            secret=links.secret,
+            consensus=links.consensus,
+            feed=links.replica,
+            bitcoin=self.outlook.pulse,
+            require_open=self._require_open,
+        )
+        self.term: Term | None = None
+        """The term in office; None while the store or the lease is missing."""
 
     async def serve_until(self, stopped: asyncio.Event) -> None:
         """Serve and work until `stopped` is set; a fault that no waiting cures is raised."""
-        work = asyncio.create_task(self._work())
+        front = self._open_front()
+        peg_port, operator_port = await front.start()
+        log.info(
+            "coordinator.started",
+            identity=self._links.identity.hex(),
+            peg_port=peg_port,
+            operator_port=operator_port,
+        )
+        work = asyncio.create_task(run_together(front.show_health(), self._work()))
         waiting = asyncio.create_task(stopped.wait())
-        log.info("coordinator.started", identity=self._links.identity.hex())
         try:
             await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _end(waiting)
-            await _end(work)
+            drained = await front.stop(DRAIN_SECONDS)
+            await self._desk.close()
+            for task in (waiting, work):
+                await _end(task)
             await self._pods.close()
-            log.info("coordinator.stopped")
+            log.info("coordinator.stopped", drained=drained)
         if not work.cancelled():
             work.result()
+
+    def _open_front(self) -> Front:
+        return Front(
+            config=self._config,
+            links=self._links,
+            outlook=self.outlook,
+            standing=self.standing,
+            pause=self._pause,
+            desk=self._desk,
+            find_term=lambda: self.term,
+        )
+
+    def _require_open(self) -> None:
+        """Raise why no invoice may be issued now (cases G9, J11)."""
+        self._pause.require_running(PEGIN_FLOW)
+        self.standing.require_promising()
+        if self.term is not None:
+            self.term.tenure.require_held()
+            if self.term.driver.halted is not None:
+                raise self.term.driver.halted
 
     # -------------------------------------------------------------- what it depends on
 
@@ -94,7 +135,7 @@ class Coordinator:
         findings = await self._links.node.check_node()
         failed = [finding for finding in findings if finding.verdict is Verdict.FAILED]
         if failed and all(finding.check in _PASSING for finding in failed):
-            raise Unavailable(describe_findings(failed), remedy=failed[0].remedy)
+            raise Unavailable("; ".join(finding.detail for finding in failed), remedy=failed[0].remedy)
         require_usable(findings)
 
     async def _follow_ledger(self) -> None:
@@ -117,6 +158,7 @@ class Coordinator:
 
     async def _hold_office(self) -> None:
         """Work whenever the store is there and the lease is ours, for ever."""
+        await self._wait_for("consensus", self._links.consensus.fetch_tip)
         await self._wait_for("consensus", self._links.replica.wait_synced)
         await self._wait_for("bitcoind", self.outlook.pulse.refresh)
         failures = 0
@@ -126,60 +168,38 @@ class Coordinator:
             except (Halted, ProtocolError) as reason:
                 self.standing.halt(reason)
                 await asyncio.Event().wait()
-            except ConfigError:
-                if not self.standing.is_informed:
+            except (Unavailable, TimedOut, StaleLease, ConfigError) as reason:
+                if isinstance(reason, ConfigError) and not self.standing.is_informed:
                     raise
-                failures += 1
-                log.exception("store.refused")
-            except (Unavailable, TimedOut, StaleLease) as reason:
-                failures += 1
-                self.standing.note("store", reason.message)
-                log.warning("term.ended", code=reason.code, reason=reason.message)
-            await asyncio.sleep(min(2.0, 0.25 * failures))
+                failures = 0 if OFFICE not in self.standing.reasons else failures + 1
+                self.standing.note(OFFICE, reason.message)
+                log.warning("term.ended", code=reason.code, reason=reason.message, remedy=reason.remedy)
+            await asyncio.sleep(compute_pause(failures))
 
     async def _serve_term(self) -> None:
         """One term: from opening the store to losing it."""
+        settings = self._config.store
         identity = StoreIdentity(self._config.network, self._links.genesis.genesis_hash)
         options = MempoolOptions(backup_dir=self._config.data_dir / BACKUP_DIR)
-        settings = self._config.store
         async with open_redis_mempool(settings.find_url(), identity, options) as mempool:
             tenure = Tenure(mempool.leases, self._links.identity.hex(), settings.lease_seconds)
             async with tenure.hold() as lease:
-                board = await Board.load(mempool.store, lease.token)
-                await run_together(*self._list_works(mempool, tenure, lease, board))
+                self.term = await Term.begin(self._links, self._pods, mempool, tenure, lease, self._pause.paused)
+                try:
+                    await run_together(self._serve_in_office(self.term), self._turn.run_forever())
+                finally:
+                    self.term = None
 
-    def _list_works(
-        self, mempool: Mempool, tenure: Tenure, lease: Lease, board: Board
-    ) -> tuple[Coroutine[Any, Any, None], ...]:
-        links = self._links
-        driver = Driver(
-            node=links.node,
-            feed=links.node,
-            view=lambda: links.replica.ledger,
-            board=board,
-            paused=self._pause.paused,
-        )
-        effects = EffectRunner(
-            driver=driver,
-            pods=self._pods,
-            node=links.node,
-            consensus=links.consensus,
-            view=lambda: links.replica.ledger,
-            outbox=mempool.outbox,
-            token=lease.token,
-        )
-        return (
-            tenure.keep(lease),
-            self.standing.wait_halted(),
-            self.outlook.follow_board(board, effects.progress),
-            driver.run(self._config.poll_seconds),
-            effects.run(),
-        )
+    async def _serve_in_office(self, term: Term) -> None:
+        """Tick once, so that the board is complete, then promise and work."""
+        await term.driver.tick()
+        self.standing.note(OFFICE, "")
+        self.standing.begin()
+        await term.serve(self.outlook, self.standing, self._config.poll_seconds)
 
 
-def describe_findings(findings: list[Finding]) -> str:
-    """Return what failed, in one line."""
-    return "; ".join(finding.detail for finding in findings)
+def _log_ceremony(progress: Progress) -> None:
+    log.info("ceremony.advanced", epoch=progress.group.epoch, role=progress.group.role, how=progress.describe())
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

@@ -15,6 +15,9 @@ from smpc.host.gates import GatedContext
 START: Final = "start"
 """What is waited for until the records of both chains are on the board for the first time."""
 
+OFFICE: Final = "store"
+"""What is waited for while there is no term: the store, its lease, or a chain its first look needs."""
+
 _OPEN_TO_ALL: Final = ("/grpc.health.", "/grpc.reflection.")
 
 log = structlog.get_logger()

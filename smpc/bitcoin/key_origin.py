@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from embit.hashes import hash160
+
 from smpc.bitcoin.descriptor_checksum import verify_checksum
 from smpc.bitcoin.reader import Reader, to_compact_size
 from smpc.curve import is_valid_xonly
@@ -45,6 +47,11 @@ class KeyOrigin:
         reader.read(32 * reader.read_count(32, "leaf hashes"))
         fingerprint = reader.read(4)
         return cls(fingerprint, tuple(reader.read_u32() for _ in range(-(-reader.remaining // 4))))
+
+
+def build_master_origin(key: XOnlyKey) -> KeyOrigin:
+    """Return the origin of a key that is its own master: the first 4 bytes of its HASH160, and no path (BIP 380)."""
+    return KeyOrigin(bytes(hash160(b"\x02" + key)[:4]), ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,219 @@
+"""Every check of `peg doctor` on the coordinator's side: what is looked at, how it came out, what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from coordinator.links import Links
+from coordinator.outlook import Outlook
+from coordinator.pause import PauseSwitch
+from coordinator.pod_inquiry import PodInquiry
+from coordinator.standing import OFFICE, Standing
+from coordinator.term import Term
+from coordinator.views import view_money
+from pegbridge.v1 import participant_pb2 as pb
+from smpc.errors import BridgeError
+from smpc.host.pki import read_expiry
+from smpc.node.ports import Finding, Verdict
+from smpc.params import PROTOCOL_VERSION
+from smpc.protocol.ledger_state import EpochEntry
+from smpc.types import IdentityKey
+
+RENEW_BEFORE: Final = dt.timedelta(days=30)
+"""A certificate that ends sooner is to be renewed."""
+
+MAX_LAG: Final = 10
+"""Final consensus-layer blocks a replica may be behind, and block times the chain may be silent."""
+
+Statuses = Mapping[IdentityKey, pb.StatusResponse | BridgeError]
+
+
+class Inspector:
+    """Looks at everything the coordinator depends on; changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        links: Links,
+        outlook: Outlook,
+        standing: Standing,
+        pause: PauseSwitch,
+        inquiry: PodInquiry,
+        certificate: Path,
+        find_term: Callable[[], Term | None],
+    ) -> None:
+        self._links = links
+        self._outlook = outlook
+        self._standing = standing
+        self._pause = pause
+        self._inquiry = inquiry
+        self._certificate = certificate
+        self._find_term = find_term
+
+    async def inspect(self) -> tuple[Finding, ...]:
+        """Return one finding per check; whatever cannot be asked is a finding, not an error."""
+        own = (self._check_standing(), self._check_certificate(), self._check_money(), *self._check_flows())
+        slow = await _run_all(
+            self._links.node.check_node(), self._check_store(), self._check_consensus(), self._check_pods()
+        )
+        return (*own, *(finding for findings in slow for finding in findings))
+
+    # -------------------------------------------------------------- own side
+
+    def _check_standing(self) -> Finding:
+        reason = self._standing.describe()
+        halted = self._standing.halted
+        remedy = halted.remedy if halted is not None else "see the checks below; it goes on by itself"
+        return _judge("coordinator.working", not reason, reason or "at work", remedy)
+
+    def _check_certificate(self) -> Finding:
+        try:
+            ends = read_expiry(self._certificate)
+        except BridgeError as error:
+            return _fail("tls.certificate", error)
+        is_ok = ends - dt.datetime.now(dt.UTC) > RENEW_BEFORE
+        detail = f"{self._certificate} ends {ends.isoformat()}"
+        return _judge("tls.certificate", is_ok, detail, "renew it: peg pki issue --renew")
+
+    def _check_money(self) -> Finding:
+        money, term = view_money(self._outlook), self._find_term()
+        halted = None if term is None else term.driver.halted
+        detail = (
+            f"vault {money.locked} = supply {money.supply} + open burns {money.pegout_in_flight}"
+            f" + reserve {money.reserve} sat, off by {money.difference}"
+        )
+        if halted is not None:
+            detail = f"{detail}; {halted.message}"
+        is_ok = money.difference == 0 and halted is None
+        return _judge("money.identity", is_ok, detail, "stop every pod and compare the ledger with the Bitcoin chain")
+
+    def _check_flows(self) -> Iterable[Finding]:
+        for flow in sorted(self._pause.paused):
+            yield Finding(f"flow.{flow}", Verdict.WARNING, "paused by the operator", "resume it when it should run")
+
+    # -------------------------------------------------------------- dependencies
+
+    async def _check_store(self) -> tuple[Finding, ...]:
+        term = self._find_term()
+        if term is None:
+            reason = self._standing.reasons.get(OFFICE, "it is not open yet")
+            return (Finding("store.reachable", Verdict.FAILED, reason, "start the store; its log says more"),)
+        lease = _judge(
+            "store.lease", term.tenure.is_held, f"token {term.lease.token}", "it is renewed when the store answers"
+        )
+        try:
+            head = await term.mempool.store.read_head()
+        except BridgeError as error:
+            return (_fail("store.reachable", error), lease)
+        detail = f"{head.sequence} events, {head.open_effects} effects to carry out"
+        return (Finding("store.reachable", Verdict.OK, detail), lease)
+
+    async def _check_consensus(self) -> tuple[Finding, ...]:
+        ledger = self._outlook.ledger
+        epoch = self._check_epoch()
+        try:
+            tip = await self._links.consensus.fetch_tip()
+        except BridgeError as error:
+            return (_fail("consensus.reachable", error), epoch)
+        silence = dt.datetime.now(dt.UTC).timestamp() * 1000 - tip.time_millis
+        limit = max(MAX_LAG * ledger.genesis.block_millis, 10_000)
+        return (
+            _judge(
+                "consensus.chain",
+                tip.genesis_hash == ledger.genesis.genesis_hash,
+                f"genesis {tip.genesis_hash.hex()}",
+                "point the coordinator at its own network's consensus node",
+            ),
+            _judge(
+                "consensus.blocks",
+                silence <= limit,
+                f"block {tip.height} is {silence / 1000:.1f} s old",
+                "start the consensus layer's proposer",
+            ),
+            _judge(
+                "consensus.replica",
+                tip.final - ledger.height <= MAX_LAG,
+                f"block {ledger.height} applied of {tip.final} final",
+                "see this coordinator's log",
+            ),
+            epoch,
+        )
+
+    def _check_epoch(self) -> Finding:
+        ledger = self._outlook.ledger
+        if ledger.active_epoch is None:
+            return Finding("epoch.active", Verdict.FAILED, "no epoch is active yet", "every member's pod must answer")
+        entry = ledger.epochs[ledger.active_epoch]
+        return Finding("epoch.active", Verdict.OK, f"epoch {entry.number} since block {entry.activated}")
+
+    # -------------------------------------------------------------- pods
+
+    async def _check_pods(self) -> tuple[Finding, ...]:
+        statuses = await self._inquiry.fetch_statuses()
+        pods = [finding for pod, status in statuses.items() for finding in self._judge_pod(pod, status)]
+        return (*pods, *self._check_groups(statuses))
+
+    def _judge_pod(self, pod: IdentityKey, status: pb.StatusResponse | BridgeError) -> Iterable[Finding]:
+        name = self._outlook.name_pod(pod)
+        if isinstance(status, BridgeError):
+            yield _fail(f"{name}.reachable", status)
+            return
+        detail = f"final block {status.kaon_height}, Bitcoin block {status.btc_height}, {status.refusals} refusals"
+        yield Finding(f"{name}.reachable", Verdict.OK, detail)
+        reason = _find_fault(status, self._outlook)
+        if reason:
+            yield Finding(f"{name}.ready", Verdict.FAILED, reason, "ask that pod's operator to look at its log")
+
+    def _check_groups(self, statuses: Statuses) -> Iterable[Finding]:
+        """Say of each group of the active epoch whether enough members could sign now."""
+        ledger = self._outlook.ledger
+        if ledger.active_epoch is None:
+            return
+        entry = ledger.epochs[ledger.active_epoch]
+        for role, members in entry.members.items():
+            able = [pod for pod in members if _is_able(statuses.get(pod), entry)]
+            needed = entry.thresholds[role]
+            yield _judge(
+                f"group.{role}",
+                len(able) >= needed,
+                f"{len(able)} of {len(members)} members can sign, {needed} are needed",
+                "bring the members' pods back",
+            )
+
+
+def _find_fault(status: pb.StatusResponse, outlook: Outlook) -> str:
+    """Return why a pod that answers cannot do its part; empty when it can."""
+    params, behind = outlook.ledger.params, outlook.ledger.height - status.kaon_height
+    if status.network != params.network:
+        return f"it is of network {status.network}"
+    if status.protocol_version != PROTOCOL_VERSION:
+        return f"it speaks protocol version {status.protocol_version}, not {PROTOCOL_VERSION}"
+    if behind > MAX_LAG:
+        return f"it is {behind} final blocks behind"
+    if status.paused:
+        return f"its operator paused {', '.join(status.paused)}"
+    return status.not_ready_reason
+
+
+def _is_able(status: pb.StatusResponse | BridgeError | None, entry: EpochEntry) -> bool:
+    if status is None or isinstance(status, BridgeError) or status.not_ready_reason:
+        return False
+    return any(share.epoch == entry.number and share.is_ready for share in status.shares)
+
+
+def _judge(check: str, holds: bool, detail: str, remedy: str) -> Finding:
+    return Finding(check, Verdict.OK, detail) if holds else Finding(check, Verdict.FAILED, detail, remedy)
+
+
+def _fail(check: str, error: BridgeError) -> Finding:
+    return Finding(check, Verdict.FAILED, error.message, error.remedy)
+
+
+async def _run_all(*works: Coroutine[Any, Any, tuple[Finding, ...]]) -> list[tuple[Finding, ...]]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]
+    return [task.result() for task in tasks]

@@ -1,0 +1,1 @@
+"""The coordinator's gRPC face: what users and its operator call."""

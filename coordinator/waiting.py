@@ -1,0 +1,57 @@
+"""What a batch waits for, for a person who waits for it: the window, who has not signed, a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from coordinator.attendance import Progress
+from coordinator.outlook import Outlook
+from smpc.protocol.batch import Batch, BatchState
+from smpc.types import IdentityKey, IntentId, Role
+
+_S = BatchState
+
+_ROUNDS: Final[Mapping[BatchState, tuple[str, str, frozenset[Role]]]] = {
+    _S.PLANNED: ("endorsements", "endorsing", frozenset({Role.VALIDATOR, Role.WITNESS})),
+    _S.WINDOW_OVER: ("validator signatures", "signing", frozenset({Role.VALIDATOR})),
+    _S.VALIDATORS_SIGNED: ("witness signatures", "signing", frozenset({Role.WITNESS})),
+    _S.BURIED: ("signatures of the booking", "signing", frozenset({Role.VALIDATOR, Role.WITNESS})),
+}
+"""What states wait for members: in words, and which rounds' reports belong to it."""
+
+_TEXTS: Final[Mapping[BatchState, str]] = {
+    _S.ENDORSED: "the record of the intent",
+    _S.SIGNED: "the broadcast",
+    _S.BOOKING_SIGNED: "the record of the booking",
+}
+
+
+def describe_batch(outlook: Outlook, intent: IntentId | None) -> str:
+    """Return what the batch of an intent waits for; empty when nothing better is known than the record's own state."""
+    batch = None if intent is None else outlook.board.batches.get(intent)
+    if batch is None:
+        return ""
+    if batch.state is _S.RECORDED:
+        return _describe_window(outlook, batch)
+    if batch.state in _ROUNDS:
+        return _describe_round(batch, outlook.progress.get(batch.intent_id), outlook.name_pod)
+    return _TEXTS.get(batch.state, "")
+
+
+def _describe_window(outlook: Outlook, batch: Batch) -> str:
+    length = outlook.ledger.params.challenge_blocks
+    passed = 0 if batch.recorded is None else outlook.ledger.height - batch.recorded
+    return f"challenge window {min(max(passed, 0), length)}/{length}"
+
+
+def _describe_round(batch: Batch, progress: Progress | None, name: Callable[[IdentityKey], str]) -> str:
+    """Name what is gathered, how far it is and who is missing: `validator signatures 2/3, missing pod-07`."""
+    what, activity, roles = _ROUNDS[batch.state]
+    text = what
+    if progress is not None and progress.activity == activity and progress.group.role in roles:
+        group = f" of {progress.group.role}" if len(roles) > 1 else ""
+        text = f"{what}{group} {min(progress.done, progress.needed)}/{progress.needed}"
+        if progress.missing:
+            text += ", missing " + ", ".join(map(name, progress.missing))
+    return f"{text} ({batch.note})" if batch.note else text
