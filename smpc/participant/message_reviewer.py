@@ -67,9 +67,10 @@ class MessageReviewer:
     async def _review_booking(self, session: SessionFacts, subject: BookingSubject) -> JudgedMessage:
         ledger, booking = self._view(), subject.booking
         facts = await self._gatherer.gather_booking(ledger, session, booking)
-        # One booking per transaction and signing epoch: any other content for it is refused by the log.
-        key = hash_fields("booking-subject", booking.txid, booking.epoch)
-        return self._judge(session, review_booking(ledger, facts, booking), Purpose.BOOKING, key, booking.digest)
+        # A burn's raise changes the booking that is right, so each digest is a subject of its own: that a transaction is
+        # booked once, and only as the money table says, is the ledger's rule, not the log's.
+        digest = booking.digest
+        return self._judge(session, review_booking(ledger, facts, booking), Purpose.BOOKING, digest, digest)
 
     async def _review_withdrawal(self, session: SessionFacts, subject: WithdrawalSubject) -> JudgedMessage:
         ledger = self._view()

@@ -12,7 +12,7 @@ import pytest
 from smpc.curve import verify_schnorr
 from smpc.errors import ProtocolError
 from smpc.node.ports import TransactionStatus
-from smpc.protocol.intents import compute_endorsement_digest
+from smpc.protocol.intents import Booking, compute_endorsement_digest
 from smpc.protocol.pod_messages import (
     BookingSubject,
     CommitReply,
@@ -253,3 +253,34 @@ async def _gather(calls: list[Coroutine[None, None, Envelope | Refusal]]) -> lis
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(call) for call in calls]
     return [task.result() for task in tasks]
+
+
+async def test_signs_the_booking_anew_after_a_raise_changed_it(pods: PodWorld) -> None:
+    world = pods.world
+    (coin,) = world.fill_vault(300_000)
+    burn = world.burn(50_000)
+    built = world.record(world.payout((coin,), (burn,)))
+    pod = pods.pods[V, 0]
+    mined = TransactionStatus(built.transaction.to_bytes(), 3, BlockHash(bytes(32)), BtcHeight(198), None)
+    pod.node.transactions[built.intent.txid] = mined
+    before = world.ledger.compute_booking(built.intent.intent_id)
+    await _sign_booking(pods, before)
+    world.chain.add(world.chain.make_raise("alice", burn, 1_000))
+    after = world.ledger.compute_booking(built.intent.intent_id)
+    assert after.reserve_gain - after.reserve_loss == before.reserve_gain - before.reserve_loss + 1_000
+    await _sign_booking(pods, after)
+
+
+async def _sign_booking(pods: PodWorld, booking: Booking) -> None:
+    """Run both rounds of a booking with three validators."""
+    header = pods.header(V, Purpose.BOOKING, booking.digest)
+    commitments: dict[int, bytes] = {}
+    for pod in pods.group(V)[:3]:
+        for txid, status in pods.pods[V, 0].node.transactions.items():
+            pod.node.transactions[txid] = status
+        reply = await pods.commit(pod, BookingSubject(booking), header)
+        assert isinstance(reply, CommitReply), reply
+        commitments[reply.position] = reply.nonces
+    request = pods.round_two(header, commitments, 1)
+    for pod in pods.group(V)[:3]:
+        assert isinstance(await pods.sign(pod, request), SignReply)
