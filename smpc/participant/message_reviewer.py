@@ -67,7 +67,7 @@ class MessageReviewer:
     async def _review_booking(self, session: SessionFacts, subject: BookingSubject) -> JudgedMessage:
         ledger, booking = self._view(), subject.booking
         facts = await self._gatherer.gather_booking(ledger, session, booking)
-        # A burn's raise changes the booking that is right, so each digest is a subject of its own: that a transaction is
+        # A burn's raise changes the booking that is right, so each digest is its own subject: that a transaction is
         # booked once, and only as the money table says, is the ledger's rule, not the log's.
         digest = booking.digest
         return self._judge(session, review_booking(ledger, facts, booking), Purpose.BOOKING, digest, digest)

@@ -257,7 +257,7 @@ async def _gather(calls: list[Coroutine[None, None, Envelope | Refusal]]) -> lis
 
 async def test_signs_the_booking_anew_after_a_raise_changed_it(pods: PodWorld) -> None:
     world = pods.world
-    (coin,) = world.fill_vault(300_000)
+    (coin,) = world.fill_vault(150_000)
     burn = world.burn(50_000)
     built = world.record(world.payout((coin,), (burn,)))
     pod = pods.pods[V, 0]
