@@ -22,6 +22,9 @@ from smpc.protocol.ledger_events import LedgerEvent
 from smpc.protocol.records import Genesis, KaonBlock
 from smpc.types import KaonHash, KaonHeight
 
+MAX_STEPS_BACK: Final = 16
+"""Blocks given up in a row without a new highest one, before the node's chain is taken to be none."""
+
 YIELD_EVERY: Final = 32
 """Blocks applied in one go while catching up, before other tasks get a turn."""
 
@@ -73,6 +76,8 @@ class Replica:
         self._node = node
         self._depth = params.finality_depth
         self._unfinal: deque[tuple[KaonBlock, KaonHash]] = deque()
+        self._steps_back = 0
+        self._highest = KaonHeight(0)
         self._feeds: list[BlockFeed] = []
         self._moved = asyncio.Event()
         self._failure: BridgeError | None = None
@@ -142,15 +147,18 @@ class Replica:
             return False
         self._unfinal.append((block, block.block_hash))
         self.tip_height = block.height
+        if block.height > self._highest:
+            self._highest, self._steps_back = block.height, 0
         while len(self._unfinal) > self._depth:
             self._apply(self._unfinal.popleft()[0])
         return True
 
     def _step_back(self, block: KaonBlock) -> None:
-        if not self._unfinal:
+        self._steps_back += 1
+        if not self._unfinal or self._steps_back > MAX_STEPS_BACK:
             raise Halted(
-                f"block {block.height} contradicts the final block {self.ledger.height}",
-                remedy="find out why the consensus node rewrote final blocks before anything is signed",
+                f"block {block.height} contradicts block {self._top_height()}, which is final or came again and again",
+                remedy="find out why the consensus node rewrites its blocks before anything is signed",
             )
         lost, _ = self._unfinal.pop()
         self.tip_height = self._top_height()

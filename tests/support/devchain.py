@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -39,7 +39,7 @@ class DevchainFiles:
     @classmethod
     def create(cls, root: Path, *, block_millis: int = 100) -> DevchainFiles:
         """Write authority, certificates, genesis, proposer key and configuration below `root`."""
-        genesis = replace(build_genesis(), block_millis=block_millis)
+        genesis = build_genesis()
         files = cls(root, genesis)
         init_ca(root / "pki", Network.REGTEST)
         consensus = PeerIdentity(Network.REGTEST, PeerRole.CONSENSUS, genesis.proposer)
@@ -48,7 +48,7 @@ class DevchainFiles:
         write_private_file(root / "passphrase", b"a test's own\n")
         proposer, passphrase = make_secret("proposer"), Passphrase(b"a test's own")
         create_keystore(root / "keystore.json", proposer, passphrase, CHEAP_KDF, network=Network.REGTEST)
-        files.config.write_text(_CONFIG, encoding="utf-8")
+        files.config.write_text(f"block_millis = {block_millis}\n{_CONFIG}", encoding="utf-8")
         return files
 
     @property
@@ -89,7 +89,7 @@ class DevchainProcess:
             await self.stop(signal.SIGKILL)
 
     async def start(self) -> None:
-        """Start it and wait until it serves."""
+        """Start it, where it was before if it was, and wait until it serves."""
         endpoint = self.files.data_dir / "endpoint"
         endpoint.unlink(missing_ok=True)
         self._process = self._spawn()
@@ -113,8 +113,12 @@ class DevchainProcess:
                 [sys.executable, "-m", "smpc.node.devchain.process", "run", "--config", self.files.config],
                 stderr=log,
                 cwd=REPOSITORY,
-                env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'proto'}"},
+                env=self._environment(),
             )
+
+    def _environment(self) -> dict[str, str]:
+        variables = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'proto'}"}
+        return {**variables, "PEG_DEVCHAIN_LISTEN": self.endpoint} if self.endpoint else variables
 
     def read_log(self) -> str:
         """Return everything the process logged."""

@@ -179,7 +179,7 @@ class WatchBlocksRequest(_message.Message):
 
     FROM_KAON_HEIGHT_FIELD_NUMBER: _builtins.int
     from_kaon_height: _builtins.int
-    """The first block wanted, from 1; may be one above the tip."""
+    """The first block wanted, from 1; one above the tip is waited for."""
     def __init__(
         self,
         *,

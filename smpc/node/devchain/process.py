@@ -72,6 +72,7 @@ class DevchainConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the process; its exit code says how it went (design.md section 11)."""
     arguments = _parse(argv)
+    configure_logging(LogLevel.INFO, process="devchain")
     try:
         if arguments.parent is not None:
             die_with_parent(arguments.parent)

@@ -107,8 +107,6 @@ class ConsensusServicer(ConsensusServiceServicer):
     ) -> AsyncIterator[pb.WatchBlocksResponse]:
         """Stream every block from a height on, several at a time while the caller catches up."""
         wanted = _read_height(request.from_kaon_height)
-        if wanted > self._chain.ledger.height + 1:
-            raise InvalidInput(f"block {wanted} is more than one above the tip", remedy="ask from the tip on")
         while True:
             await self._chain.wait_above(KaonHeight(wanted - 1))
             for batch in _split_batches(await self._read(wanted, BATCH_BLOCKS)):
