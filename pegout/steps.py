@@ -116,8 +116,7 @@ def _find_intent_event(pegout: PegOut, view: PegOutView, intent: IntentId) -> Pe
     at = view.kaon_height
     is_same = pegout.intent == intent
     if view.sent is not None:
-        is_known = is_same and pegout.state is _S.BROADCAST and view.sent in pegout.txids
-        return None if is_known else events.PayoutSent(intent, view.sent, at)
+        return None if is_same and pegout.state is _S.BROADCAST else events.PayoutSent(intent, view.sent, at)
     if view.is_signing:
         return None if is_same and pegout.state is _S.SIGNING else events.ValidatorsAsked(intent, at)
     return None if is_same and pegout.state is _S.RECORDED else events.PayoutRecorded(intent, at)

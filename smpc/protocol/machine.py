@@ -10,12 +10,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from smpc.errors import Conflict
 
 RecordT = TypeVar("RecordT")
-EventT = TypeVar("EventT")
 
 MAX_STEPS: Final = 16
 """No lifecycle has more states between a birth and an end."""
@@ -118,14 +117,15 @@ def _find_unreachable(machine: Machine) -> list[str]:
 
 def advance(
     record: RecordT,
-    find_event: Callable[[RecordT], EventT | None],
-    step: Callable[[RecordT, EventT], Transition[RecordT]],
-) -> tuple[tuple[EventT, Transition[RecordT]], ...]:
+    find_event: Callable[[RecordT], Any],
+    step: Callable[[RecordT, Any], Transition[RecordT]],
+) -> tuple[tuple[Any, Transition[RecordT]], ...]:
     """Step a record until it agrees with what is observed; each pair is one step to persist, in order.
 
     This is what makes lifecycles level-triggered: it does not matter which observations were missed, or made twice.
+    `find_event` gives one of the events that `step` takes, or None; a lifecycle's own pair of functions always does.
     """
-    steps: list[tuple[EventT, Transition[RecordT]]] = []
+    steps: list[tuple[Any, Transition[RecordT]]] = []
     event = find_event(record)
     while event is not None:
         assert len(steps) < MAX_STEPS, f"{type(record).__name__} does not settle on {event!r}"
