@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from smpc.curve import SecretKey, compute_plain_key, compute_xonly_key, ecdh, lift_x, negate_secret
-from smpc.errors import CheckFailed
+from smpc.errors import CheckFailed, InvalidInput
 from smpc.protocol.encoding import hash_fields
 from smpc.types import EpochNumber, IdentityKey, Network, PlainKey, XOnlyKey
 
@@ -48,7 +48,7 @@ def open_sealed(sealed: bytes, own: SecretKey, context: bytes) -> bytes:
     try:
         key = _derive_key(ecdh(even, public), public, IdentityKey(compute_xonly_key(own)), context)
         return AESGCM(key).decrypt(_NONCE, sealed[33:], context)
-    except (InvalidTag, ValueError) as error:
+    except (InvalidTag, InvalidInput) as error:
         raise CheckFailed("the sealed secret does not open with this identity", code="NOT_SEALED") from error
 
 
