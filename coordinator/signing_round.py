@@ -68,6 +68,7 @@ class _Round:
         self._ends = self._began + policy.deadline
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._running: set[asyncio.Task[None]] = set()
+        self._committing: set[asyncio.Task[None]] = set()
         # A session id is used once, also by a coordinator that was killed and runs again in the same slot.
         self._first_attempt = int.from_bytes(os.urandom(4), "big")
         self._headers: dict[int, tuple[SessionHeader, Question]] = {}
@@ -92,9 +93,15 @@ class _Round:
             self._perform(roast.start(self._job.key.threshold, len(self._job.seats), without=without))
             while self._record.phase not in roast.TERMINAL_PHASES:
                 self._perform(roast.step(self._record, await self._next_event()))
+            await self._hear_the_rest()
             for task in self._running:
                 task.cancel()
         return self._conclude(frozenset(without))
+
+    async def _hear_the_rest(self) -> None:
+        """After a failure before the deadline wait a moment for the other answers: an operator wants all reasons."""
+        if self._record.phase is roast.Phase.FAILED and self._committing:
+            await asyncio.wait(self._committing, timeout=max(0.0, min(self._policy.hedge, self._ends - self._clock())))
 
     async def _next_event(self) -> Event:
         try:
@@ -108,7 +115,7 @@ class _Round:
         for effect in transition.effects:
             match effect:
                 case roast.AskNonces():
-                    self._spawn(self._ask_nonces(effect))
+                    self._spawn(self._ask_nonces(effect), self._committing)
                 case roast.AskShares():
                     self._spawn(self._ask_shares(effect))
                 case roast.CheckSession():
@@ -119,10 +126,11 @@ class _Round:
                 case roast.Conclude():
                     self._end(effect.phase)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], *kinds: set[asyncio.Task[None]]) -> None:
         task = self._calls.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        for kind in (self._running, *kinds):
+            kind.add(task)
+            task.add_done_callback(kind.discard)
 
     # ------------------------------------------------------------------------------ round one
 
