@@ -14,16 +14,29 @@ from typing import Final, Self
 
 import structlog
 
-from smpc.errors import BridgeError, ConfigError, Conflict, Halted, InvalidInput, Refused
+from smpc.errors import (
+    BridgeError,
+    ConfigError,
+    Conflict,
+    Halted,
+    InvalidInput,
+    Refused,
+    TimedOut,
+    Unavailable,
+)
 from smpc.node.consensus import ConsensusNode
 from smpc.params import Params
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_events import LedgerEvent
+from smpc.protocol.ledger_views import KaonTip
 from smpc.protocol.records import Genesis, KaonBlock
 from smpc.types import KaonHash, KaonHeight
 
 MAX_STEPS_BACK: Final = 16
 """Blocks given up in a row without a new highest one, before the node's chain is taken to be none."""
+
+MEET_AGAIN_SECONDS: Final = 0.5
+"""A node that does not answer at the start may be starting itself."""
 
 YIELD_EVERY: Final = 32
 """Blocks applied in one go while catching up, before other tasks get a turn."""
@@ -80,6 +93,7 @@ class Replica:
         self._highest = KaonHeight(0)
         self._feeds: list[BlockFeed] = []
         self._moved = asyncio.Event()
+        self._met = asyncio.Event()
         self._failure: BridgeError | None = None
 
     async def run(self) -> None:
@@ -90,6 +104,7 @@ class Replica:
         self._failure = None
         try:
             await self._check_chain()
+            self._met.set()
             while True:
                 async with aclosing(self._watch()) as blocks:
                     async for block in blocks:
@@ -118,18 +133,32 @@ class Replica:
             await self._moved.wait()
 
     async def wait_synced(self) -> None:
-        """Return once the ledger has reached what the node calls final now."""
+        """Return once the ledger has reached what the node calls final now.
+
+        Waits for the first contact as long as it takes; later Unavailable or TimedOut when the node is out of reach.
+        """
+        await self._met.wait()
+        if self._failure is not None:
+            raise self._failure
         final = (await self._node.fetch_tip()).final
         await self.wait_for(lambda ledger: ledger.height >= final)
 
     async def _check_chain(self) -> None:
-        tip = await self._node.fetch_tip()
+        tip = await self._meet_node()
         own = self.ledger.genesis.genesis_hash
         if tip.genesis_hash != own:
             raise ConfigError(
                 f"the consensus node is on chain {tip.genesis_hash.hex()}, the genesis file says {own.hex()}",
                 remedy="point this process at its own network's consensus node",
             )
+
+    async def _meet_node(self) -> KaonTip:
+        while True:
+            try:
+                return await self._node.fetch_tip()
+            except (Unavailable, TimedOut) as lost:
+                log.warning("consensus.awaited", reason=lost.message)
+                await asyncio.sleep(MEET_AGAIN_SECONDS)
 
     async def _watch(self) -> AsyncGenerator[KaonBlock, None]:
         handled = 0
@@ -182,6 +211,7 @@ class Replica:
     def _fail(self, failure: BridgeError) -> None:
         log.error("replica.stopped", code=failure.code, reason=failure.message)
         self._failure = failure
+        self._met.set()
         for feed in self._feeds:
             feed.push(failure)
         self._wake()

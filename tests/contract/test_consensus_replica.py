@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from smpc.errors import BridgeError, ConfigError, Halted
+from smpc.errors import BridgeError, ConfigError, Halted, Unavailable
+from smpc.node import replica as replica_module
 from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
 from smpc.params import REGTEST
@@ -171,6 +172,42 @@ async def test_a_node_on_another_chain_is_refused_at_once() -> None:
     other = replace(build_genesis(), btc_start=(101, bytes(32)))
     with pytest.raises(ConfigError):
         await Replica(memory, other, REGTEST).run()
+
+
+class LateNode(LyingNode):
+    """A node that is still starting when it is first asked."""
+
+    def __init__(self, honest: MemoryConsensus) -> None:
+        super().__init__(honest)
+        self.refusals = 2
+
+    async def fetch_tip(self) -> KaonTip:
+        if self.refusals:
+            self.refusals -= 1
+            raise Unavailable("not yet")
+        return await super().fetch_tip()
+
+
+async def test_a_node_that_starts_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "MEET_AGAIN_SECONDS", 0.0)
+    memory = await start()
+    for _ in range(5):
+        await memory.produce()
+    replica = Replica(LateNode(memory), build_genesis(), REGTEST)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(replica.run())
+        await replica.wait_synced()
+        assert replica.ledger.height == 3
+        task.cancel()
+
+
+async def test_waiting_for_a_replica_that_stopped_says_why() -> None:
+    memory = await start()
+    replica = Replica(memory, replace(build_genesis(), btc_start=(101, bytes(32))), REGTEST)
+    with pytest.raises(ConfigError):
+        await replica.run()
+    with pytest.raises(ConfigError):
+        await replica.wait_synced()
 
 
 async def test_a_feed_gives_every_final_block_with_what_it_did() -> None:
