@@ -219,14 +219,13 @@ class EffectRunner:
 
     async def _broadcast(self, batch: Batch) -> None:
         """Hand the transaction to my own node and to every pod, each of which may broadcast it as well."""
-        if not batch.signed_tx:
-            return
         try:
             txid = await self._node.broadcast(batch.signed_tx)
             log.info("transaction.sent", txid=txid[::-1].hex(), intent=batch.intent_id.hex())
-        finally:
-            self._driver.wake()
-            await self._deliver(batch)
+        except BridgeError as reason:
+            log.warning("transaction.not_sent", intent=batch.intent_id.hex(), reason=reason.message)
+        self._driver.wake()
+        await self._deliver(batch)
 
     async def _deliver(self, batch: Batch) -> None:
         if not batch.validator_signatures or not batch.witness_signatures:

@@ -1,0 +1,423 @@
+"""The whole bridge in one process and in virtual time: both chains, the store, every pod, one coordinator or more.
+
+Real code everywhere; only disks, sockets, clocks and script-less corners are twins. A world is seeded: the same seed
+takes the same steps. `advance` lets consensus-layer blocks pass, `mine` Bitcoin blocks; coordinators and pods run on
+their own in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import structlog
+
+from coordinator.board import Board
+from coordinator.driver import Driver
+from coordinator.effects import EffectRunner
+from coordinator.mempool.memory_store import MemoryTables
+from coordinator.mempool.model import Lease
+from coordinator.mempool.opening import open_memory_mempool
+from coordinator.patience import run_together
+from coordinator.pods import Pods
+from pegin.invoice import TermsRequest, build_invoice_tree, build_terms
+from pegin.lifecycle import Deposit
+from pegin.vault import find_epoch_keys
+from smpc.bitcoin.block import parse_block
+from smpc.bitcoin.fees import assemble_witness
+from smpc.bitcoin.interpreter import verify_input_scripts
+from smpc.bitcoin.script import Leaf
+from smpc.bitcoin.sighash import precompute_sighash
+from smpc.bitcoin.taproot import InvoiceTree
+from smpc.bitcoin.transaction import Transaction, TxIn, TxOut
+from smpc.errors import BridgeError
+from smpc.node.memory_bitcoin import MemoryBitcoin
+from smpc.node.memory_consensus import MemoryConsensus
+from smpc.node.replica import Replica
+from smpc.params import REGTEST
+from smpc.protocol.invoices import InvoiceRequest, InvoiceTerms
+from smpc.protocol.ledger import Ledger
+from smpc.protocol.records import Record
+from smpc.types import (
+    BtcHeight,
+    BurnId,
+    ChildIndex,
+    IdentityKey,
+    Outpoint,
+    RecordId,
+    Role,
+    Sats,
+    Script,
+    Txid,
+)
+from tests.support.chain import ORIGIN, LedgerChain, destination
+from tests.support.groups import EPOCH, KeyedEpoch, build_keyed_epoch, make_account, make_secret, make_xonly, sign
+from tests.support.lifeline import (
+    Killed,
+    Lifeline,
+    MortalConsensus,
+    MortalNode,
+    MortalOutbox,
+    MortalStore,
+    MortalTransport,
+)
+from tests.support.virtual_loop import run_in_virtual_time
+from tests.support.world_pods import WorldNetwork, WorldPod
+
+log = structlog.get_logger()
+
+BLOCK_SECONDS: Final = 0.5
+"""Between two consensus-layer blocks."""
+
+TICK_SECONDS: Final = 0.25
+LEASE_MS: Final = 10_000
+PATIENCE_BLOCKS: Final = 240
+"""Consensus-layer blocks within which anything a test waits for must happen (invariant 9)."""
+
+
+class UserDesk(LedgerChain):
+    """What users and the invoice desk sign, by the consensus layer's state at its tip."""
+
+    def __init__(self, epoch: KeyedEpoch, ledger: Ledger) -> None:
+        self.epoch = epoch
+        self.ledger = ledger
+        self.blocks = []
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """An invoice as a user holds it."""
+
+    terms: InvoiceTerms
+    tree: InvoiceTree
+    pegin: RecordId
+    user: str
+
+    @property
+    def script(self) -> Script:
+        """Where to pay."""
+        return self.tree.script
+
+
+@dataclass(slots=True)
+class Running:
+    """One coordinator at work."""
+
+    name: str
+    lease: Lease
+    board: Board
+    driver: Driver
+    effects: EffectRunner
+    life: Lifeline
+    pods: Pods
+    work: asyncio.Task[None]
+
+
+@dataclass(slots=True)
+class BridgeWorld:
+    """Everything there is. Open it with `open_world`."""
+
+    directory: Path
+    seed: int
+    dice: random.Random
+    bitcoin: MemoryBitcoin
+    consensus: MemoryConsensus
+    replica: Replica
+    epoch: KeyedEpoch
+    desk: UserDesk
+    tables: MemoryTables
+    pods: dict[IdentityKey, WorldPod] = field(default_factory=dict)
+    coordinators: dict[str, Running] = field(default_factory=dict)
+    broadcasts: dict[Txid, Transaction] = field(default_factory=dict)
+    blocked: set[str] = field(default_factory=set)
+    _following: asyncio.Task[None] | None = None
+    _network: WorldNetwork | None = None
+    _requests: int = 0
+
+    # -------------------------------------------------------------- opening and closing
+
+    @classmethod
+    async def open(cls, directory: Path, seed: int = 1) -> Self:
+        """Return a world whose epoch 0 is active and whose pods serve; no coordinator runs yet."""
+        log.info("world.opened", seed=seed)
+        epoch = build_keyed_epoch()
+        bitcoin = MemoryBitcoin(script_check=check_scripts)
+        bitcoin.mine(220)
+        consensus = MemoryConsensus(epoch.genesis, REGTEST, epoch.proposer)
+        await consensus.start(epoch.announced)
+        await consensus.produce()
+        await consensus.produce(*epoch.records[1:])
+        await consensus.produce()
+        loop = asyncio.get_running_loop()
+        world = cls(
+            directory=directory,
+            seed=seed,
+            dice=random.Random(seed),
+            bitcoin=bitcoin,
+            consensus=consensus,
+            replica=Replica(consensus, epoch.genesis, REGTEST),
+            epoch=epoch,
+            desk=UserDesk(epoch, consensus.ledger),
+            tables=MemoryTables(now_ms=lambda: int(loop.time() * 1000)),
+        )
+        world._following = loop.create_task(world.replica.run())
+        for _ in range(REGTEST.finality_depth + 1):
+            await world.advance()
+        for role in (Role.VALIDATOR, Role.WITNESS):
+            for position in range(len(epoch.groups[role].identities)):
+                world.start_pod(role, position)
+        return world
+
+    async def close(self) -> None:
+        """End every task and close every log."""
+        for name in tuple(self.coordinators):
+            await self.kill(name)
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        for pod in self.pods.values():
+            pod.close()
+
+    # -------------------------------------------------------------- pods
+
+    @property
+    def network(self) -> WorldNetwork:
+        """The network between coordinators and pods."""
+        if self._network is None:
+            self._network = WorldNetwork(self.pods, random.Random(self.seed + 1))
+        return self._network
+
+    def member(self, role: Role, position: int) -> IdentityKey:
+        """Return a member's identity."""
+        return self.epoch.groups[role].info.members[position]
+
+    def start_pod(self, role: Role, position: int) -> WorldPod:
+        """Start a member's pod, or start it again on the log it left."""
+        identity = self.member(role, position)
+        if identity in self.pods:
+            self.pods.pop(identity).close()
+        secret = self.epoch.groups[role].identities[position]
+        path = self.directory / f"{role}-{position}.sqlite"
+        pod = WorldPod(secret, self.bitcoin, self.replica, path, blocked=frozenset(self.blocked))
+        self.pods[identity] = pod
+        return pod
+
+    # -------------------------------------------------------------- coordinators
+
+    async def start(self, name: str = "first", *, kill_at: int | None = None) -> Running:
+        """Start a coordinator on the shared store; it takes the lease and works until it is killed."""
+        life = Lifeline(kill_at)
+        mempool = open_memory_mempool(self.tables)
+        lease = await mempool.leases.acquire_lease(name, LEASE_MS)
+        store, outbox = MortalStore(mempool.store, life), MortalOutbox(mempool.outbox, life)
+        node, consensus = MortalNode(self.bitcoin, life), MortalConsensus(self.consensus, life)
+        board = await Board.load(store, lease.token)
+        pods = Pods(MortalTransport(self.network, life), self.epoch.coordinator, lambda: self.replica.ledger)
+        driver = Driver(node=node, feed=node, view=lambda: self.replica.ledger, board=board)
+        effects = EffectRunner(
+            driver=driver,
+            pods=pods,
+            node=node,
+            consensus=consensus,
+            view=lambda: self.replica.ledger,
+            outbox=outbox,
+            token=lease.token,
+        )
+        work = asyncio.get_running_loop().create_task(run_together(driver.run(TICK_SECONDS), effects.run()))
+        self.coordinators[name] = Running(name, lease, board, driver, effects, life, pods, work)
+        return self.coordinators[name]
+
+    async def kill(self, name: str = "first") -> None:
+        """Kill a coordinator where it stands."""
+        running = self.coordinators.pop(name)
+        running.life.is_dead = True
+        running.work.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Killed, BridgeError):
+            await running.work
+        await running.pods.close()
+
+    async def restart(self, name: str = "first", *, kill_at: int | None = None) -> Running:
+        """Kill a coordinator and start it again."""
+        await self.kill(name)
+        return await self.start(name, kill_at=kill_at)
+
+    @property
+    def coordinator(self) -> Running:
+        """The only coordinator."""
+        (running,) = self.coordinators.values()
+        return running
+
+    @property
+    def board(self) -> Board:
+        """The only coordinator's records."""
+        return self.coordinator.board
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of final blocks."""
+        return self.replica.ledger
+
+    # -------------------------------------------------------------- time
+
+    async def advance(self, blocks: int = 1, *records: Record) -> None:
+        """Let consensus-layer blocks pass; the first takes `records`."""
+        for number in range(blocks):
+            await self.consensus.produce(*(records if number == 0 else ()))
+            await asyncio.sleep(BLOCK_SECONDS)
+            for pod in self.pods.values():
+                pod.refresh()
+            self._require_at_work()
+
+    async def until(
+        self, condition: Callable[[], object], *, blocks: int = PATIENCE_BLOCKS, mine_every: int | None = None
+    ) -> None:
+        """Let blocks pass until a condition holds; fails when it does not within `blocks`."""
+        for number in range(blocks):
+            if condition():
+                return
+            await self.advance()
+            if mine_every is not None and number % mine_every == mine_every - 1:
+                self.mine()
+        if not condition():
+            raise AssertionError(f"seed {self.seed}: not within {blocks} blocks: {self.describe()}")
+
+    def mine(self, blocks: int = 1) -> None:
+        """Mine Bitcoin blocks; the first takes the mempool."""
+        self.bitcoin.mine(blocks)
+
+    def _require_at_work(self) -> None:
+        for running in self.coordinators.values():
+            if running.work.done() and not running.life.is_dead:
+                running.work.result()
+
+    # -------------------------------------------------------------- users
+
+    async def issue(self, *amounts: int, user: str = "alice") -> tuple[Issued, ...]:
+        """Record a peg-in with one invoice per amount and wait until it is final."""
+        ledger, first = self.consensus.ledger, len(self.consensus.ledger.invoices)
+        tip = await self.bitcoin.fetch_tip()
+        terms = [
+            build_terms(
+                REGTEST,
+                TermsRequest(EPOCH, ChildIndex(first + place), make_account(user)[1], make_xonly(f"refund {user}")),
+                ledger.fee_rate,
+                tip.height,
+            )
+            for place in range(len(amounts))
+        ]
+        requests = tuple(
+            InvoiceRequest(term, Sats(amount), ORIGIN) for term, amount in zip(terms, amounts, strict=True)
+        )
+        self._requests += 1
+        record = self.desk.sign_invoices(requests, b"request %d" % self._requests)
+        await self.advance(REGTEST.finality_depth + 1, record)
+        keys = find_epoch_keys(self.ledger.epochs, EPOCH)
+        pegin = record.record_id
+        return tuple(Issued(term, build_invoice_tree(keys, term), pegin, user) for term in terms)
+
+    def pay(self, invoice: Issued, value: int, *, confirmations: int = 0) -> Outpoint:
+        """Pay an invoice from the miner's coins."""
+        return self.bitcoin.fund(invoice.script, Sats(value), confirmations=confirmations)
+
+    async def peg_in(self, *values: int, user: str = "alice") -> None:
+        """Peg values in, to the credit."""
+        invoices = await self.issue(*values, user=user)
+        outpoints = [self.pay(invoice, value) for invoice, value in zip(invoices, values, strict=True)]
+        self.mine(REGTEST.confirmations)
+        await self.until(lambda: all(point in self.ledger.credited for point in outpoints), mine_every=8)
+
+    def balance(self, user: str) -> int:
+        """Return a user's kBTC."""
+        return self.ledger.get_account(make_account(user)[1]).balance
+
+    async def burn(self, payout: int, *, user: str = "alice", script: Script | None = None) -> BurnId:
+        """Ask for a peg-out."""
+        record = self.desk.make_burn(user, payout, script=script)
+        await self.advance(1, record)
+        return record.burn_id
+
+    async def refund(self, invoice: Issued, deposit: Outpoint, value: int, *, fee: int = 1_000) -> Txid:
+        """Let a user take a deposit back alone, into the mempool."""
+        unsigned = Transaction(
+            2,
+            (TxIn(deposit, invoice.terms.refund_csv),),
+            (TxOut(Sats(value - fee), destination(invoice.user)),),
+            0,
+        )
+        leaf = invoice.tree.leaf(Leaf.REFUND)
+        digest = precompute_sighash(unsigned, [TxOut(Sats(value), invoice.script)]).compute(0, leaf)
+        signature = sign(make_secret(f"refund {invoice.user}"), digest)
+        witness = assemble_witness(leaf, invoice.tree.control_block(Leaf.REFUND), [signature], None)
+        return await self.bitcoin.broadcast(unsigned.with_witnesses([witness]).to_bytes())
+
+    async def list_mined(self) -> list[Transaction]:
+        """Return every transaction of the best chain since the bridge began."""
+        found: list[Transaction] = []
+        for height in range(self.epoch.genesis.btc_start[0], self.bitcoin.height + 1):
+            block = await self.bitcoin.fetch_block(BtcHeight(height))
+            found += parse_block(block.raw).transactions()
+        return found
+
+    async def list_payments(self, script: Script) -> list[int]:
+        """Return every value that the best chain ever paid to a script."""
+        mined = await self.list_mined()
+        return [output.value for transaction in mined for output in transaction.outputs if output.script == script]
+
+    def deposit(self, outpoint: Outpoint) -> Deposit:
+        """Return a deposit's record."""
+        return self.board.deposits[outpoint]
+
+    def describe(self) -> str:
+        """Say where everything stands."""
+        lines = [f"kaon {self.ledger.height}, bitcoin {self.bitcoin.height}"]
+        for name, running in self.coordinators.items():
+            board = running.board
+            lines += [
+                f"{name} batch {item.intent_id.hex()[:8]} {item.state} {item.note}" for item in board.batches.values()
+            ]
+            lines += [f"{name} deposit {item.outpoint} {item.state}" for item in board.deposits.values()]
+            lines += [f"{name} pegout {item.burn.hex()[:8]} {item.state}" for item in board.pegouts.values()]
+        return "\n".join(lines)
+
+
+Story = Callable[[BridgeWorld], Coroutine[Any, Any, None]]
+
+
+def simulated(story: Story) -> Callable[[Path], None]:
+    """Turn a story into a test: a world with one coordinator at work, in virtual time."""
+
+    def run(tmp_path: Path) -> None:
+        play(story, tmp_path)
+
+    run.__name__ = story.__name__
+    run.__module__ = story.__module__
+    run.__doc__ = story.__doc__
+    return run
+
+
+def play(story: Story, directory: Path, *, seed: int = 1) -> None:
+    """Open a world, start a coordinator, let the story happen, and close everything."""
+
+    async def tell() -> None:
+        world = await BridgeWorld.open(directory, seed)
+        try:
+            await world.start()
+            await story(world)
+        finally:
+            await world.close()
+
+    run_in_virtual_time(tell())
+
+
+def check_scripts(transaction: Transaction, prevouts: Sequence[TxOut]) -> str | None:
+    """Judge a transaction's scripts with Bitcoin Core's interpreter, as a node does before it relays (invariant 5)."""
+    try:
+        verify_input_scripts(transaction, prevouts)
+    except BridgeError as reason:
+        return f"mandatory-script-verify-flag-failed ({reason.message})"
+    return None
