@@ -20,8 +20,8 @@ from smpc.protocol.records import (
     PreimageConfirmed,
     compute_ready_digest,
 )
-from smpc.threshold.dkg import verify_recovery_data
-from smpc.types import EpochNumber, GroupId, IdentityKey, Role
+from smpc.threshold.dkg import coordinator_recover
+from smpc.types import EpochNumber, GroupId, HostKey, IdentityKey, Role
 
 MAX_SEALED: Final = 256
 """Bytes of one sealed preimage, at most: an ephemeral key, a nonce, 32 bytes and an authentication tag fit well."""
@@ -144,29 +144,45 @@ def _check_host_key(tables: LedgerTables, record: HostKeyAnnounced) -> None:
 
 
 def _read_certified_group(entry: EpochEntry, record: GroupKeyRecorded) -> GroupInfo:
-    role, members = record.group.role, entry.members[record.group.role]
-    known = entry.host_keys.get((role, record.attempt), {})
-    if any(identity not in known for identity in members):
-        raise Refused(f"not every {role} announced a host key for attempt {record.attempt}", code="HOST_KEYS_MISSING")
-    host_keys = tuple(known[identity] for identity in members)
+    role, threshold = record.group.role, entry.thresholds[record.group.role]
     try:
-        certified = verify_recovery_data(record.recovery_data, host_keys=host_keys, threshold=entry.thresholds[role])
+        certified, params = coordinator_recover(record.recovery_data)
     except BridgeError as fault:
         raise Refused(
-            f"the recovery data is not certified by all {len(members)} members: {fault.message}",
+            f"the recovery data is not certified by every member of its ceremony: {fault.message}",
             remedy="submit the recovery data of the finished ceremony, unchanged",
             code="NOT_CERTIFIED",
         ) from fault
+    members = _find_members(entry, record, params.host_keys)
+    if params.threshold != threshold:
+        raise Refused(f"the ceremony's threshold is {params.threshold}, not {threshold}", code="WRONG_THRESHOLD")
     return GroupInfo(
         group=GroupId(entry.number, role),
         members=members,
-        host_keys=host_keys,
-        threshold=entry.thresholds[role],
+        host_keys=params.host_keys,
+        threshold=threshold,
         attempt=record.attempt,
         group_key=certified.threshold_pubkey,
         public_shares=certified.public_shares,
         recovery_data=record.recovery_data,
     )
+
+
+def _find_members(
+    entry: EpochEntry, record: GroupKeyRecorded, host_keys: tuple[HostKey, ...]
+) -> tuple[IdentityKey, ...]:
+    # The first attempt needs all who were drawn; a rerun may leave members out, never so many that under `t` are left.
+    role, drawn = record.group.role, entry.members[record.group.role]
+    known = entry.host_keys.get((role, record.attempt), {})
+    present = tuple(identity for identity in drawn if known.get(identity) in set(host_keys))
+    least = len(drawn) if record.attempt == 0 else entry.thresholds[role]
+    if tuple(known[identity] for identity in present) != host_keys or len(present) < least:
+        raise Refused(
+            f"the ceremony's host keys are not those {role} announced for attempt {record.attempt}, in order",
+            remedy=f"run the ceremony among the members announced, at least {least} of them",
+            code="WRONG_MEMBERS",
+        )
+    return present
 
 
 def _check_readiness(record: GroupKeyRecorded, group: GroupInfo) -> None:

@@ -209,6 +209,7 @@ def _to_key_message(info: GroupInfo | None) -> pb.CertifiedKey | None:
         group_key=info.group_key,
         public_shares=info.public_shares,
         recovery_data=info.recovery_data,
+        members=info.members,
     )
 
 
@@ -220,7 +221,7 @@ def _from_group_message(epoch: EpochNumber, message: pb.CertifiedGroup) -> Group
         key = message.key
         info = GroupInfo(
             group=GroupId(epoch, role),
-            members=members,
+            members=tuple(IdentityKey(_exact(item, 32, "member")) for item in key.members),
             host_keys=tuple(HostKey(_exact(item, 33, "host_key")) for item in key.host_keys),
             threshold=message.threshold,
             attempt=Attempt(key.attempt),

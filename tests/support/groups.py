@@ -228,12 +228,13 @@ def _build_group(
         public_shares=group.public_shares,
         recovery_data=outputs[0].recovery_data,
     )
-    secret = _interpolate(outputs[:threshold])
+    secret = interpolate(outputs[:threshold])
     assert compute_plain_key(secret) == info.group_key
     return KeyedGroup(info, tuple(identities[key] for key in members), host_secrets, outputs, secret)
 
 
-def _interpolate(outputs: tuple[DkgOutput, ...]) -> SecretKey:
+def interpolate(outputs: tuple[DkgOutput, ...]) -> SecretKey:
+    """Return the group secret that `t` members' shares lie on."""
     points = [(output.share.position + 1, output.share.secret.to_secret_bytes()) for output in outputs]
     total = 0
     for x, share in points:

@@ -18,7 +18,7 @@ from smpc.protocol.records import (
 )
 from smpc.types import Attempt, EpochNumber, GroupId, HostKey, Network, Role, Signature
 from tests.support.chain import LedgerChain
-from tests.support.groups import ATTEMPT, EPOCH, make_secret, run_ceremony, sign, sign_with_group
+from tests.support.groups import ATTEMPT, EPOCH, interpolate, make_secret, run_ceremony, sign, sign_with_group
 
 V = GroupId(EPOCH, Role.VALIDATOR)
 
@@ -158,7 +158,7 @@ def test_records_a_certified_key_with_its_public_shares() -> None:
 def test_refuses_a_key_before_every_member_announced_its_host_key() -> None:
     chain = announced()
     chain.add(*(record for record in chain.epoch.host_keys if record.identity != chain.epoch.host_keys[3].identity))
-    assert chain.refusal(key_record(chain)) == "HOST_KEYS_MISSING"
+    assert chain.refusal(key_record(chain)) == "WRONG_MEMBERS"
 
 
 def test_refuses_recovery_data_with_one_flipped_bit() -> None:
@@ -173,14 +173,60 @@ def test_refuses_recovery_data_with_one_flipped_bit() -> None:
 def test_refuses_the_recovery_data_of_another_group() -> None:
     chain = with_host_keys()
     other = key_record(chain, Role.WITNESS)
-    assert chain.refusal(replace(key_record(chain), recovery_data=other.recovery_data)) == "NOT_CERTIFIED"
+    assert chain.refusal(replace(key_record(chain), recovery_data=other.recovery_data)) == "WRONG_MEMBERS"
 
 
 def test_refuses_a_key_of_a_lower_threshold() -> None:
     chain = with_host_keys()
     group = chain.epoch.groups[Role.VALIDATOR]
     weak = run_ceremony(group.host_secrets, 2, "weak")[0]
-    assert chain.refusal(replace(key_record(chain), recovery_data=weak.recovery_data)) == "NOT_CERTIFIED"
+    assert chain.refusal(replace(key_record(chain), recovery_data=weak.recovery_data)) == "WRONG_THRESHOLD"
+
+
+def rerun(positions: tuple[int, ...], attempt: int = 1) -> GroupKeyRecorded:
+    """Return the record of a ceremony among these members with the host keys announced for `attempt`."""
+    outputs = run_ceremony(tuple(make_secret("rerun", position) for position in positions), 3, f"rerun {positions}")
+    data = outputs[0].recovery_data
+    digest = compute_ready_digest(Network.REGTEST, V, Attempt(attempt), data)
+    secret = interpolate(outputs[:3])
+    ready = tuple(sign(secret, digest, variant=number) for number in range(2))
+    return GroupKeyRecorded(Network.REGTEST, V, Attempt(attempt), data, ready)
+
+
+def with_rerun_keys(*positions: int, attempt: int = 1) -> LedgerChain:
+    chain = with_host_keys()
+    chain.add(*(make_host_key(chain, attempt=attempt, position=place, name="rerun") for place in positions))
+    return chain
+
+
+def test_a_rerun_may_leave_a_silent_member_out() -> None:
+    chain = with_rerun_keys(0, 1, 3)
+    chain.add(rerun((0, 1, 3)))
+    group = chain.ledger.epochs[EPOCH].groups[Role.VALIDATOR]
+    drawn = chain.ledger.epochs[EPOCH].members[Role.VALIDATOR]
+    assert group.members == (drawn[0], drawn[1], drawn[3])
+    assert (group.threshold, len(group.public_shares), group.attempt) == (3, 3, 1)
+
+
+def test_a_rerun_with_everybody_is_fine_too() -> None:
+    chain = with_rerun_keys(0, 1, 2, 3)
+    chain.add(rerun((0, 1, 2, 3)))
+
+
+def test_a_rerun_keeps_the_order_of_the_draw() -> None:
+    chain = with_rerun_keys(0, 1, 2, 3)
+    assert chain.refusal(rerun((1, 0, 3))) == "WRONG_MEMBERS"
+
+
+def test_a_rerun_has_at_least_t_members_who_announced_a_key_for_it() -> None:
+    chain = with_rerun_keys(0, 1)
+    assert chain.refusal(rerun((0, 1, 3))) == "WRONG_MEMBERS"
+
+
+def test_the_first_attempt_leaves_nobody_out() -> None:
+    chain = announced()
+    chain.add(*(make_host_key(chain, attempt=0, position=place, name="rerun") for place in (0, 1, 3)))
+    assert chain.refusal(rerun((0, 1, 3), attempt=0)) == "WRONG_MEMBERS"
 
 
 def test_needs_two_different_ready_signatures_for_three_of_four() -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpegbridge/v1/consensus.proto\x12\x0cpegbridge.v1\"0\n\x0f\x43\x61nonicalRecord\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"6\n\x0e\x43\x61nonicalBlock\x12\x13\n\x0bkaon_height\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\x0f\n\rGetTipRequest\"\x7f\n\x0eGetTipResponse\x12\x13\n\x0bkaon_height\x18\x01 \x01(\x04\x12\x12\n\nblock_hash\x18\x02 \x01(\x0c\x12\x19\n\x11\x66inal_kaon_height\x18\x03 \x01(\x04\x12\x14\n\x0cgenesis_hash\x18\x04 \x01(\x0c\x12\x13\n\x0btime_millis\x18\x05 \x01(\x04\"&\n\x0fGetBlockRequest\x12\x13\n\x0bkaon_height\x18\x01 \x01(\x04\"?\n\x10GetBlockResponse\x12+\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x1c.pegbridge.v1.CanonicalBlock\".\n\x12WatchBlocksRequest\x12\x18\n\x10\x66rom_kaon_height\x18\x01 \x01(\x04\"C\n\x13WatchBlocksResponse\x12,\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x1c.pegbridge.v1.CanonicalBlock\"/\n\x0fGetEpochRequest\x12\x12\n\x05\x65poch\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_epoch\"\xef\x01\n\x10GetEpochResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05state\x18\x02 \x01(\t\x12\x1d\n\x15\x61nnounced_kaon_height\x18\x03 \x01(\x04\x12\"\n\x15\x61\x63tivated_kaon_height\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\rpreimage_hash\x18\x05 \x01(\x0c\x12\x1b\n\x13\x63onfirmed_preimages\x18\x06 \x01(\r\x12,\n\x06groups\x18\x07 \x03(\x0b\x32\x1c.pegbridge.v1.CertifiedGroupB\x18\n\x16_activated_kaon_height\"k\n\x0e\x43\x65rtifiedGroup\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x03(\x0c\x12\x11\n\tthreshold\x18\x03 \x01(\r\x12\'\n\x03key\x18\x04 \x01(\x0b\x32\x1a.pegbridge.v1.CertifiedKey\"s\n\x0c\x43\x65rtifiedKey\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x04\x12\x11\n\thost_keys\x18\x02 \x03(\x0c\x12\x11\n\tgroup_key\x18\x03 \x01(\x0c\x12\x15\n\rpublic_shares\x18\x04 \x03(\x0c\x12\x15\n\rrecovery_data\x18\x05 \x01(\x0c\"L\n\rSubmitRequest\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.pegbridge.v1.CanonicalRecord\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"8\n\x0eSubmitResponse\x12\x11\n\trecord_id\x18\x01 \x01(\x0c\x12\x13\n\x0bkaon_height\x18\x02 \x01(\x04\"R\n\x12ListRecordsRequest\x12\x19\n\x11\x61\x66ter_kaon_height\x18\x01 \x01(\x04\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x12\n\nmax_blocks\x18\x03 \x01(\r\"`\n\x13ListRecordsResponse\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.pegbridge.v1.RecordedEntry\x12\x1b\n\x13through_kaon_height\x18\x02 \x01(\x04\"S\n\rRecordedEntry\x12\x13\n\x0bkaon_height\x18\x01 \x01(\x04\x12-\n\x06record\x18\x02 \x01(\x0b\x32\x1d.pegbridge.v1.CanonicalRecord\"#\n\x10\x43hallengeRequest\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"&\n\x11\x43hallengeResponse\x12\x11\n\trecord_id\x18\x01 \x01(\x0c\"(\n\x13ListVerdictsRequest\x12\x11\n\tintent_id\x18\x01 \x01(\x0c\"?\n\x14ListVerdictsResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.pegbridge.v1.Verdict\"\\\n\x07Verdict\x12\x11\n\tintent_id\x18\x01 \x01(\x0c\x12\x12\n\nchallenger\x18\x02 \x01(\x0c\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t\x12\x0e\n\x06upheld\x18\x05 \x01(\x08\"$\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0c\"N\n\x12GetAccountResponse\x12\x14\n\x0c\x62\x61lance_sats\x18\x01 \x01(\x04\x12\r\n\x05nonce\x18\x02 \x01(\x04\x12\x13\n\x0bkaon_height\x18\x03 \x01(\x04\"\x12\n\x10GetSupplyRequest\"\x9e\x01\n\x11GetSupplyResponse\x12\x12\n\nvault_sats\x18\x01 \x01(\x04\x12\x13\n\x0bsupply_sats\x18\x02 \x01(\x04\x12\x17\n\x0fopen_burns_sats\x18\x03 \x01(\x04\x12\x14\n\x0creserve_sats\x18\x04 \x01(\x03\x12\x1c\n\x14\x66\x65\x65_rate_sat_per_kvb\x18\x05 \x01(\x04\x12\x13\n\x0bkaon_height\x18\x06 \x01(\x04\x32\xa0\x06\n\x10\x43onsensusService\x12\x43\n\x06GetTip\x12\x1b.pegbridge.v1.GetTipRequest\x1a\x1c.pegbridge.v1.GetTipResponse\x12I\n\x08GetBlock\x12\x1d.pegbridge.v1.GetBlockRequest\x1a\x1e.pegbridge.v1.GetBlockResponse\x12T\n\x0bWatchBlocks\x12 .pegbridge.v1.WatchBlocksRequest\x1a!.pegbridge.v1.WatchBlocksResponse0\x01\x12I\n\x08GetEpoch\x12\x1d.pegbridge.v1.GetEpochRequest\x1a\x1e.pegbridge.v1.GetEpochResponse\x12\x43\n\x06Submit\x12\x1b.pegbridge.v1.SubmitRequest\x1a\x1c.pegbridge.v1.SubmitResponse\x12R\n\x0bListRecords\x12 .pegbridge.v1.ListRecordsRequest\x1a!.pegbridge.v1.ListRecordsResponse\x12L\n\tChallenge\x12\x1e.pegbridge.v1.ChallengeRequest\x1a\x1f.pegbridge.v1.ChallengeResponse\x12U\n\x0cListVerdicts\x12!.pegbridge.v1.ListVerdictsRequest\x1a\".pegbridge.v1.ListVerdictsResponse\x12O\n\nGetAccount\x12\x1f.pegbridge.v1.GetAccountRequest\x1a .pegbridge.v1.GetAccountResponse\x12L\n\tGetSupply\x12\x1e.pegbridge.v1.GetSupplyRequest\x1a\x1f.pegbridge.v1.GetSupplyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpegbridge/v1/consensus.proto\x12\x0cpegbridge.v1\"0\n\x0f\x43\x61nonicalRecord\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"6\n\x0e\x43\x61nonicalBlock\x12\x13\n\x0bkaon_height\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\x0f\n\rGetTipRequest\"\x7f\n\x0eGetTipResponse\x12\x13\n\x0bkaon_height\x18\x01 \x01(\x04\x12\x12\n\nblock_hash\x18\x02 \x01(\x0c\x12\x19\n\x11\x66inal_kaon_height\x18\x03 \x01(\x04\x12\x14\n\x0cgenesis_hash\x18\x04 \x01(\x0c\x12\x13\n\x0btime_millis\x18\x05 \x01(\x04\"&\n\x0fGetBlockRequest\x12\x13\n\x0bkaon_height\x18\x01 \x01(\x04\"?\n\x10GetBlockResponse\x12+\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x1c.pegbridge.v1.CanonicalBlock\".\n\x12WatchBlocksRequest\x12\x18\n\x10\x66rom_kaon_height\x18\x01 \x01(\x04\"C\n\x13WatchBlocksResponse\x12,\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x1c.pegbridge.v1.CanonicalBlock\"/\n\x0fGetEpochRequest\x12\x12\n\x05\x65poch\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_epoch\"\xef\x01\n\x10GetEpochResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05state\x18\x02 \x01(\t\x12\x1d\n\x15\x61nnounced_kaon_height\x18\x03 \x01(\x04\x12\"\n\x15\x61\x63tivated_kaon_height\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\rpreimage_hash\x18\x05 \x01(\x0c\x12\x1b\n\x13\x63onfirmed_preimages\x18\x06 \x01(\r\x12,\n\x06groups\x18\x07 \x03(\x0b\x32\x1c.pegbridge.v1.CertifiedGroupB\x18\n\x16_activated_kaon_height\"k\n\x0e\x43\x65rtifiedGroup\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x03(\x0c\x12\x11\n\tthreshold\x18\x03 \x01(\r\x12\'\n\x03key\x18\x04 \x01(\x0b\x32\x1a.pegbridge.v1.CertifiedKey\"\x84\x01\n\x0c\x43\x65rtifiedKey\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x04\x12\x11\n\thost_keys\x18\x02 \x03(\x0c\x12\x11\n\tgroup_key\x18\x03 \x01(\x0c\x12\x15\n\rpublic_shares\x18\x04 \x03(\x0c\x12\x15\n\rrecovery_data\x18\x05 \x01(\x0c\x12\x0f\n\x07members\x18\x06 \x03(\x0c\"L\n\rSubmitRequest\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.pegbridge.v1.CanonicalRecord\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"8\n\x0eSubmitResponse\x12\x11\n\trecord_id\x18\x01 \x01(\x0c\x12\x13\n\x0bkaon_height\x18\x02 \x01(\x04\"R\n\x12ListRecordsRequest\x12\x19\n\x11\x61\x66ter_kaon_height\x18\x01 \x01(\x04\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x12\n\nmax_blocks\x18\x03 \x01(\r\"`\n\x13ListRecordsResponse\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.pegbridge.v1.RecordedEntry\x12\x1b\n\x13through_kaon_height\x18\x02 \x01(\x04\"S\n\rRecordedEntry\x12\x13\n\x0bkaon_height\x18\x01 \x01(\x04\x12-\n\x06record\x18\x02 \x01(\x0b\x32\x1d.pegbridge.v1.CanonicalRecord\"#\n\x10\x43hallengeRequest\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"&\n\x11\x43hallengeResponse\x12\x11\n\trecord_id\x18\x01 \x01(\x0c\"(\n\x13ListVerdictsRequest\x12\x11\n\tintent_id\x18\x01 \x01(\x0c\"?\n\x14ListVerdictsResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.pegbridge.v1.Verdict\"\\\n\x07Verdict\x12\x11\n\tintent_id\x18\x01 \x01(\x0c\x12\x12\n\nchallenger\x18\x02 \x01(\x0c\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t\x12\x0e\n\x06upheld\x18\x05 \x01(\x08\"$\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0c\"N\n\x12GetAccountResponse\x12\x14\n\x0c\x62\x61lance_sats\x18\x01 \x01(\x04\x12\r\n\x05nonce\x18\x02 \x01(\x04\x12\x13\n\x0bkaon_height\x18\x03 \x01(\x04\"\x12\n\x10GetSupplyRequest\"\x9e\x01\n\x11GetSupplyResponse\x12\x12\n\nvault_sats\x18\x01 \x01(\x04\x12\x13\n\x0bsupply_sats\x18\x02 \x01(\x04\x12\x17\n\x0fopen_burns_sats\x18\x03 \x01(\x04\x12\x14\n\x0creserve_sats\x18\x04 \x01(\x03\x12\x1c\n\x14\x66\x65\x65_rate_sat_per_kvb\x18\x05 \x01(\x04\x12\x13\n\x0bkaon_height\x18\x06 \x01(\x04\x32\xa0\x06\n\x10\x43onsensusService\x12\x43\n\x06GetTip\x12\x1b.pegbridge.v1.GetTipRequest\x1a\x1c.pegbridge.v1.GetTipResponse\x12I\n\x08GetBlock\x12\x1d.pegbridge.v1.GetBlockRequest\x1a\x1e.pegbridge.v1.GetBlockResponse\x12T\n\x0bWatchBlocks\x12 .pegbridge.v1.WatchBlocksRequest\x1a!.pegbridge.v1.WatchBlocksResponse0\x01\x12I\n\x08GetEpoch\x12\x1d.pegbridge.v1.GetEpochRequest\x1a\x1e.pegbridge.v1.GetEpochResponse\x12\x43\n\x06Submit\x12\x1b.pegbridge.v1.SubmitRequest\x1a\x1c.pegbridge.v1.SubmitResponse\x12R\n\x0bListRecords\x12 .pegbridge.v1.ListRecordsRequest\x1a!.pegbridge.v1.ListRecordsResponse\x12L\n\tChallenge\x12\x1e.pegbridge.v1.ChallengeRequest\x1a\x1f.pegbridge.v1.ChallengeResponse\x12U\n\x0cListVerdicts\x12!.pegbridge.v1.ListVerdictsRequest\x1a\".pegbridge.v1.ListVerdictsResponse\x12O\n\nGetAccount\x12\x1f.pegbridge.v1.GetAccountRequest\x1a .pegbridge.v1.GetAccountResponse\x12L\n\tGetSupply\x12\x1e.pegbridge.v1.GetSupplyRequest\x1a\x1f.pegbridge.v1.GetSupplyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,36 +53,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETEPOCHRESPONSE']._serialized_end=809
   _globals['_CERTIFIEDGROUP']._serialized_start=811
   _globals['_CERTIFIEDGROUP']._serialized_end=918
-  _globals['_CERTIFIEDKEY']._serialized_start=920
-  _globals['_CERTIFIEDKEY']._serialized_end=1035
-  _globals['_SUBMITREQUEST']._serialized_start=1037
-  _globals['_SUBMITREQUEST']._serialized_end=1113
-  _globals['_SUBMITRESPONSE']._serialized_start=1115
-  _globals['_SUBMITRESPONSE']._serialized_end=1171
-  _globals['_LISTRECORDSREQUEST']._serialized_start=1173
-  _globals['_LISTRECORDSREQUEST']._serialized_end=1255
-  _globals['_LISTRECORDSRESPONSE']._serialized_start=1257
-  _globals['_LISTRECORDSRESPONSE']._serialized_end=1353
-  _globals['_RECORDEDENTRY']._serialized_start=1355
-  _globals['_RECORDEDENTRY']._serialized_end=1438
-  _globals['_CHALLENGEREQUEST']._serialized_start=1440
-  _globals['_CHALLENGEREQUEST']._serialized_end=1475
-  _globals['_CHALLENGERESPONSE']._serialized_start=1477
-  _globals['_CHALLENGERESPONSE']._serialized_end=1515
-  _globals['_LISTVERDICTSREQUEST']._serialized_start=1517
-  _globals['_LISTVERDICTSREQUEST']._serialized_end=1557
-  _globals['_LISTVERDICTSRESPONSE']._serialized_start=1559
-  _globals['_LISTVERDICTSRESPONSE']._serialized_end=1622
-  _globals['_VERDICT']._serialized_start=1624
-  _globals['_VERDICT']._serialized_end=1716
-  _globals['_GETACCOUNTREQUEST']._serialized_start=1718
-  _globals['_GETACCOUNTREQUEST']._serialized_end=1754
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=1756
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=1834
-  _globals['_GETSUPPLYREQUEST']._serialized_start=1836
-  _globals['_GETSUPPLYREQUEST']._serialized_end=1854
-  _globals['_GETSUPPLYRESPONSE']._serialized_start=1857
-  _globals['_GETSUPPLYRESPONSE']._serialized_end=2015
-  _globals['_CONSENSUSSERVICE']._serialized_start=2018
-  _globals['_CONSENSUSSERVICE']._serialized_end=2818
+  _globals['_CERTIFIEDKEY']._serialized_start=921
+  _globals['_CERTIFIEDKEY']._serialized_end=1053
+  _globals['_SUBMITREQUEST']._serialized_start=1055
+  _globals['_SUBMITREQUEST']._serialized_end=1131
+  _globals['_SUBMITRESPONSE']._serialized_start=1133
+  _globals['_SUBMITRESPONSE']._serialized_end=1189
+  _globals['_LISTRECORDSREQUEST']._serialized_start=1191
+  _globals['_LISTRECORDSREQUEST']._serialized_end=1273
+  _globals['_LISTRECORDSRESPONSE']._serialized_start=1275
+  _globals['_LISTRECORDSRESPONSE']._serialized_end=1371
+  _globals['_RECORDEDENTRY']._serialized_start=1373
+  _globals['_RECORDEDENTRY']._serialized_end=1456
+  _globals['_CHALLENGEREQUEST']._serialized_start=1458
+  _globals['_CHALLENGEREQUEST']._serialized_end=1493
+  _globals['_CHALLENGERESPONSE']._serialized_start=1495
+  _globals['_CHALLENGERESPONSE']._serialized_end=1533
+  _globals['_LISTVERDICTSREQUEST']._serialized_start=1535
+  _globals['_LISTVERDICTSREQUEST']._serialized_end=1575
+  _globals['_LISTVERDICTSRESPONSE']._serialized_start=1577
+  _globals['_LISTVERDICTSRESPONSE']._serialized_end=1640
+  _globals['_VERDICT']._serialized_start=1642
+  _globals['_VERDICT']._serialized_end=1734
+  _globals['_GETACCOUNTREQUEST']._serialized_start=1736
+  _globals['_GETACCOUNTREQUEST']._serialized_end=1772
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=1774
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=1852
+  _globals['_GETSUPPLYREQUEST']._serialized_start=1854
+  _globals['_GETSUPPLYREQUEST']._serialized_end=1872
+  _globals['_GETSUPPLYRESPONSE']._serialized_start=1875
+  _globals['_GETSUPPLYRESPONSE']._serialized_end=2033
+  _globals['_CONSENSUSSERVICE']._serialized_start=2036
+  _globals['_CONSENSUSSERVICE']._serialized_end=2836
 # @@protoc_insertion_point(module_scope)

@@ -340,6 +340,7 @@ class CertifiedKey(_message.Message):
     GROUP_KEY_FIELD_NUMBER: _builtins.int
     PUBLIC_SHARES_FIELD_NUMBER: _builtins.int
     RECOVERY_DATA_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """The ceremony attempt that succeeded."""
     group_key: _builtins.bytes
@@ -354,6 +355,10 @@ class CertifiedKey(_message.Message):
     def public_shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Public shares in the group's order, 33 bytes each."""
 
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Identity keys of those who took part, in the order of the ceremony; a rerun may have left members out."""
+
     def __init__(
         self,
         *,
@@ -362,10 +367,11 @@ class CertifiedKey(_message.Message):
         group_key: _builtins.bytes = ...,
         public_shares: _abc.Iterable[_builtins.bytes] | None = ...,
         recovery_data: _builtins.bytes = ...,
+        members: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "group_key", b"group_key", "host_keys", b"host_keys", "public_shares", b"public_shares", "recovery_data", b"recovery_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "group_key", b"group_key", "host_keys", b"host_keys", "members", b"members", "public_shares", b"public_shares", "recovery_data", b"recovery_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

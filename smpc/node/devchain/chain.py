@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -14,7 +15,7 @@ from smpc.curve import SecretKey, sign_schnorr
 from smpc.errors import BridgeError, CheckFailed, Conflict, InvalidInput, Refused, Unavailable
 from smpc.node.devchain.announcement import announce_first_epoch
 from smpc.params import Params
-from smpc.protocol.codec import MAX_ENCODED, encode_variant
+from smpc.protocol.codec import MAX_ENCODED, encode, encode_variant
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.records import EpochAnnounced, Genesis, KaonBlock, Record
 from smpc.types import KaonHeight, RecordId, Signature
@@ -24,6 +25,9 @@ MAX_PENDING_RECORDS: Final = 5_000
 
 MAX_BLOCK_BYTES: Final = MAX_ENCODED // 4
 """Bytes of a block's records, at most; what is over waits for the next block."""
+
+CACHED_BLOCKS: Final = 64
+"""Newest blocks kept in memory, so that those who follow do not each read the disk."""
 
 log = structlog.get_logger()
 
@@ -64,6 +68,7 @@ class DevChain:
         self._pending: dict[RecordId, Pending] = {}
         self._grown = asyncio.Event()
         self._is_retired = False
+        self._newest: deque[tuple[KaonHeight, bytes]] = deque(maxlen=CACHED_BLOCKS)
 
     async def load(self, announcement: EpochAnnounced | None = None) -> None:
         """Bring both ledgers to the stored tip; CheckFailed when the stored chain is not valid.
@@ -120,6 +125,8 @@ class DevChain:
 
     async def read_blocks(self, first: KaonHeight, count: int) -> list[tuple[KaonHeight, bytes]]:
         """Return up to `count` blocks from a height on, as height and canonical bytes."""
+        if self._newest and first >= self._newest[0][0]:
+            return [row for row in self._newest if row[0] >= first][:count]
         return await asyncio.to_thread(self._store.read, first, count)
 
     def _replay(self) -> None:
@@ -153,6 +160,7 @@ class DevChain:
         return taken
 
     def _extend(self, block: KaonBlock, taken: dict[RecordId, Pending]) -> None:
+        self._newest.append((block.height, encode(block)))
         self._draft.drop_draft()
         self.ledger.apply_block(block)
         self._draft.apply_block(block)
