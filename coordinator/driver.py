@@ -111,15 +111,16 @@ class Driver:
                     log.warning("tick.failed", code=reason.code, reason=reason.message)
             await self._rest(interval_seconds)
 
-    async def tick(self) -> None:
+    async def tick(self) -> bool:
         """Look once at everything; Halted when the chain contradicts the cursor.
 
-        A block that comes in the middle ends the look: whatever is concluded, is concluded from one chain.
+        A block that comes in the middle ends the look: whatever is concluded, is concluded from one chain. True when
+        the look came to its end.
         """
         await self._watch.scan_new_blocks()
         look = ChainLook(self._node, await self._node.fetch_tip())
         if not self._watch.has_scanned(look.tip.block_hash):
-            return
+            return False
         await self._watch.scan_mempool(look.tip.height)
         await self._adopt_ledger()
         try:
@@ -129,6 +130,8 @@ class Driver:
                 await self._propose(look)
         except ChainMoved as moved:
             log.info("look.ended", reason=moved.message)
+            return False
+        return True
 
     async def answer(self, intent: IntentId, event: BatchEvent) -> None:
         """Let a pod's or the ledger's answer happen to a batch; one that comes too late changes nothing."""
