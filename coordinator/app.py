@@ -111,14 +111,16 @@ class Coordinator:
             find_term=lambda: self.term,
         )
 
-    def _require_open(self) -> None:
-        """Raise why no invoice may be issued now (cases G9, J11)."""
+    async def _require_open(self) -> None:
+        """Raise why no invoice may be issued now: paused, halted, or without a store that would find its deposits."""
         self._pause.require_running(PEGIN_FLOW)
         self.standing.require_promising()
-        if self.term is not None:
-            self.term.tenure.require_held()
-            if self.term.driver.halted is not None:
-                raise self.term.driver.halted
+        if self.term is None:
+            raise Unavailable("the coordinator is not in office", remedy="try again in a while")
+        if self.term.driver.halted is not None:
+            raise self.term.driver.halted
+        self.term.tenure.require_held()
+        await self.term.mempool.store.read_head()
 
     # -------------------------------------------------------------- what it depends on
 
@@ -191,8 +193,9 @@ class Coordinator:
                     self.term = None
 
     async def _serve_in_office(self, term: Term) -> None:
-        """Tick once, so that the board is complete, then promise and work."""
-        await term.driver.tick()
+        """Look until the board is complete, then promise and work."""
+        while not await term.driver.tick():
+            await asyncio.sleep(0)
         self.standing.note(OFFICE, "")
         self.standing.begin()
         await term.serve(self.outlook, self.standing, self._config.poll_seconds)

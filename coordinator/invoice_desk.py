@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -79,7 +79,7 @@ class InvoiceDesk:
         consensus: ConsensusNode,
         feed: LedgerFeed,
         bitcoin: BitcoinHeight,
-        require_open: Callable[[], None],
+        require_open: Callable[[], Awaitable[None]],
     ) -> None:
         """`secret` signs the records; `require_open` raises why no promise may be made now."""
         self._secret = secret
@@ -118,7 +118,7 @@ class InvoiceDesk:
 
     async def draft(self, order: InvoiceOrder) -> InvoicesRecorded:
         """Return the record an order would get now, checked by the ledger's rules; nothing is recorded."""
-        self._require_open()
+        await self._require_open()
         tip = await self._bitcoin.require_synced()
         with self._shelf.reserve(len(order.amounts)) as places:
             record = self._build(order, places, tip)
@@ -136,7 +136,6 @@ class InvoiceDesk:
     # -------------------------------------------------------------- one order
 
     def _start(self, order: InvoiceOrder) -> _Issue:
-        self._require_open()
         self._shelf.require_room(len(order.amounts))
         issue = _Issue(order, asyncio.get_running_loop().create_task(self._carry_out(order)))
         self._running[order.request_id] = issue
@@ -151,6 +150,7 @@ class InvoiceDesk:
     async def _carry_out(self, order: InvoiceOrder) -> RecordId:
         try:
             async with asyncio.timeout(ISSUE_SECONDS):
+                await self._require_open()
                 tip = await self._bitcoin.require_synced()
                 while True:
                     with self._shelf.reserve(len(order.amounts)) as places:

@@ -56,6 +56,18 @@ async def run_together(*works: Coroutine[Any, Any, None]) -> None:
         raise find_first(failed) from None
 
 
+async def run_beside(companion: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; the companion runs meanwhile and ends with it. Whichever fails is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            beside = group.create_task(companion)
+            result = await work
+            beside.cancel()
+    except BaseExceptionGroup as failed:
+        raise find_first(failed) from None
+    return result
+
+
 def find_first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error to tell of several: a defect before a bridge error, the first of its kind."""
     flat = _flatten(failed)

@@ -49,9 +49,14 @@ def _describe_round(batch: Batch, progress: Progress | None, name: Callable[[Ide
     """Name what is gathered, how far it is and who is missing: `validator signatures 2/3, missing pod-07`."""
     what, activity, roles = _ROUNDS[batch.state]
     text = what
-    if progress is not None and progress.activity == activity and progress.group.role in roles:
+    if progress is not None and _is_running(progress, activity, roles):
         group = f" of {progress.group.role}" if len(roles) > 1 else ""
-        text = f"{what}{group} {min(progress.done, progress.needed)}/{progress.needed}"
+        text = f"{what}{group} {progress.done}/{progress.needed}"
         if progress.missing:
             text += ", missing " + ", ".join(map(name, progress.missing))
     return f"{text} ({batch.note})" if batch.note else text
+
+
+def _is_running(progress: Progress, activity: str, roles: frozenset[Role]) -> bool:
+    """Tell whether a report is of this state's round: one that has all it needs may be of the round before."""
+    return progress.activity == activity and progress.group.role in roles and progress.done < progress.needed

@@ -107,7 +107,9 @@ class Session:
 
     def without_check(self, tries: int) -> Session:
         """Return the same connections for the check itself."""
-        return Session(self._client, self.keys, self.options, self.address, tries)
+        session = Session(self._client, self.keys, self.options, self.address, tries)
+        session._is_failing = self._is_failing
+        return session
 
     async def close(self) -> None:
         """Close every connection."""
