@@ -50,7 +50,7 @@ def _check_endorsement(tables: LedgerTables, entry: EpochEntry, intent_id: Inten
             code="STALE_ENDORSEMENT",
         )
     host_keys = entry.groups[item.role].host_keys
-    if item.position >= len(host_keys):
+    if not 0 <= item.position < len(host_keys):
         raise InvalidInput(f"{item.role} has no member {item.position}")
     digest = compute_endorsement_digest(tables.params.network, intent_id, item.role, item.kaon_height)
     if not verify_schnorr(host_keys[item.position][1:], digest, item.signature):

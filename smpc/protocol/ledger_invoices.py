@@ -92,7 +92,7 @@ def _check_invoice(tables: LedgerTables, active: EpochEntry, invoice: InvoiceReq
         raise Refused(
             f"epoch {terms.epoch} is not active", remedy="issue invoices of the active one", code="NOT_ACTIVE"
         )
-    if terms.index >= INVOICE_INDEX_END:
+    if not 0 <= terms.index < INVOICE_INDEX_END:
         raise Refused(f"index {terms.index} is outside the invoice range", rule="V31", code="INDEX_OUT_OF_RANGE")
     if (terms.epoch, terms.index) in tables.invoices:
         raise Conflict(f"invoice index {terms.index} is used", remedy="take the next free one", code="INDEX_USED")
