@@ -8,7 +8,7 @@ not be: odd foreign transactions are only bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import Final
 
@@ -186,7 +186,8 @@ class DepositWatch:
             return None
         coinbase = next(parse_block(block.raw).transactions())
         is_coinbase = match.outpoint.txid == coinbase.txid
-        return self._open(match.outpoint, match.value, match.watched, block.height, is_coinbase=is_coinbase)
+        opened = self._open(match.outpoint, match.value, match.watched, block.height, is_coinbase=is_coinbase)
+        return Change(replace(opened, height=block.height), events.DepositSeen(block.height))
 
     async def _take_unconfirmed(self, transaction: Transaction, tip: BtcHeight) -> None:
         for place, output in enumerate(transaction.outputs):
@@ -194,16 +195,17 @@ class DepositWatch:
             outpoint = Outpoint(transaction.txid, place)
             known = self._board.deposits.get(outpoint)
             if invoice is not None and (known is None or _may_live_again(known)):
-                await self._board.write([self._open(outpoint, output.value, invoice, tip, is_coinbase=False)])
+                opened = self._open(outpoint, output.value, invoice, tip, is_coinbase=False)
+                await self._board.write([Change(opened, events.DepositSeen(tip))])
 
     def _open(
         self, outpoint: Outpoint, value: Sats, invoice: InvoiceRef, tip: BtcHeight, *, is_coinbase: bool
-    ) -> Change:
+    ) -> Deposit:
         entry = self._ledger.invoices[invoice]
         limits = compute_limits(self._ledger.params, entry.request.terms, is_coinbase=is_coinbase)
         origin = DepositOrigin(outpoint, value, invoice[0], invoice[1], entry.pegin)
         log.info("deposit.seen", outpoint=str(outpoint), value_sats=value, epoch=invoice[0], index=invoice[1])
-        return Change(open_deposit(origin, limits, tip).record, events.DepositSeen(tip))
+        return open_deposit(origin, limits, tip).record
 
     def _list_watched_outpoints(self) -> frozenset[Outpoint]:
         """Return every outpoint whose spender matters: open deposits, inputs of open batches, the booked vault."""

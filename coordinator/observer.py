@@ -144,11 +144,13 @@ class Observer:
         live = [item for item in standing if _is_live(item)]
         newest = live[-1] if live else None
         batch = None if newest is None else self._board.batches.get(newest.intent.intent_id)
-        mined, height = await self._find_payout(pegout, standing)
+        settled_by = None if entry is None else entry.settled_by
+        known = (*(item.intent.txid for item in standing), *pegout.txids)
+        mined, height = await self._find_mined(known if settled_by is None else (settled_by, *known))
         return PegOutView(
             kaon_height=self._ledger.height,
             status=None if entry is None else entry.status,
-            settled_by=None if entry is None else entry.settled_by,
+            settled_by=settled_by,
             planned=None if newest is not None else self._find_plan(pegout),
             intent=None if newest is None else newest.intent.intent_id,
             is_signing=newest is not None and self._is_window_over(newest),
@@ -157,10 +159,8 @@ class Observer:
             height=height,
         )
 
-    async def _find_payout(
-        self, pegout: PegOut, standing: tuple[IntentEntry, ...]
-    ) -> tuple[Txid | None, BtcHeight | None]:
-        for txid in dict.fromkeys((*(entry.intent.txid for entry in standing), *pegout.txids)):
+    async def _find_mined(self, txids: tuple[Txid, ...]) -> tuple[Txid | None, BtcHeight | None]:
+        for txid in dict.fromkeys(txids):
             height = await self._look.find_height(txid)
             if height is not None:
                 return txid, height

@@ -82,18 +82,14 @@ def find_event(deposit: Deposit, view: DepositView) -> DepositEvent | None:
     if DEPOSIT.is_terminal(deposit.state):
         return None
     if view.credited is not None:
-        return events.Credited(*view.credited, view.tip)
+        # A record that learns of everything at once, as in a rebuild, still learns where its transfer is.
+        return _find_transfer_event(deposit, view) or events.Credited(*view.credited, view.tip)
     return _find_spend_event(deposit, view) or _find_place_event(deposit, view) or _find_late_event(deposit, view)
 
 
 def _find_spend_event(deposit: Deposit, view: DepositView) -> DepositEvent | None:
     if view.transfer is not None and view.transfer_height is not None:
-        is_known = (deposit.state, deposit.transfer, deposit.transfer_height) == (
-            _S.LOCKED,
-            view.transfer,
-            view.transfer_height,
-        )
-        return None if is_known else events.TransferConfirmed(view.transfer, view.transfer_height, view.tip)
+        return _find_transfer_event(deposit, view)
     if deposit.state is _S.LOCKED:
         return events.TransferUnconfirmed(view.tip)
     if view.spender is None:
@@ -103,6 +99,14 @@ def _find_spend_event(deposit: Deposit, view: DepositView) -> DepositEvent | Non
     if view.spender_confirmations >= deposit.limits.settled:
         return events.RefundBuried(view.spender, view.tip)
     return None
+
+
+def _find_transfer_event(deposit: Deposit, view: DepositView) -> DepositEvent | None:
+    if view.transfer is None or view.transfer_height is None:
+        return None
+    place = (_S.LOCKED, view.transfer, view.transfer_height)
+    is_known = (deposit.state, deposit.transfer, deposit.transfer_height) == place
+    return None if is_known else events.TransferConfirmed(view.transfer, view.transfer_height, view.tip)
 
 
 def _find_place_event(deposit: Deposit, view: DepositView) -> DepositEvent | None:

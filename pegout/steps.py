@@ -83,7 +83,9 @@ def _find_ledger_event(pegout: PegOut, view: PegOutView) -> PegOutEvent | None:
         case BurnStatus.CANCELLED:
             return events.CancelFound(at) if pegout.state in _UNMINED else None
         case BurnStatus.SETTLED:
-            return events.BurnSettled(view.settled_by, at) if view.settled_by is not None else None
+            # A record that learns of everything at once, as in a rebuild, still learns where its payout is.
+            settled = events.BurnSettled(view.settled_by, at) if view.settled_by is not None else None
+            return _find_mined_event(pegout, view) or settled
         case BurnStatus.OPEN:
             return None
 
@@ -91,8 +93,7 @@ def _find_ledger_event(pegout: PegOut, view: PegOutView) -> PegOutEvent | None:
 def _find_chain_event(pegout: PegOut, view: PegOutView) -> PegOutEvent | None:
     at = view.kaon_height
     if view.mined is not None and view.height is not None:
-        is_known = (pegout.state, pegout.mined, pegout.height) == (_S.CONFIRMED, view.mined, view.height)
-        return None if is_known else events.PayoutMined(view.mined, view.height, at)
+        return _find_mined_event(pegout, view)
     if pegout.state is _S.CONFIRMED:
         return events.PayoutUnmined(at)
     if view.intent is not None:
@@ -100,9 +101,16 @@ def _find_chain_event(pegout: PegOut, view: PegOutView) -> PegOutEvent | None:
     if view.planned is not None:
         is_known = (pegout.state, pegout.intent) == (_S.PLANNED, view.planned)
         return _find_silence(pegout, at) if is_known else _find_plan_event(pegout, view.planned, at)
-    if pegout.intent is not None:
+    if pegout.state is not _S.REQUESTED:
         return events.IntentDropped(at)
     return _find_silence(pegout, at)
+
+
+def _find_mined_event(pegout: PegOut, view: PegOutView) -> PegOutEvent | None:
+    if view.mined is None or view.height is None:
+        return None
+    is_known = (pegout.state, pegout.mined, pegout.height) == (_S.CONFIRMED, view.mined, view.height)
+    return None if is_known else events.PayoutMined(view.mined, view.height, view.kaon_height)
 
 
 def _find_plan_event(pegout: PegOut, planned: IntentId, at: KaonHeight) -> PegOutEvent | None:
