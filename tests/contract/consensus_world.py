@@ -53,7 +53,7 @@ async def open_memory() -> AsyncIterator[World]:
 @asynccontextmanager
 async def open_devchain(root: Path) -> AsyncIterator[World]:
     """Give the real thing."""
-    async with DevchainProcess(DevchainFiles.create(root, block_millis=50)) as devchain:
+    async with DevchainProcess(DevchainFiles.create(root, block_millis=120)) as devchain:
         yield World(
             participant=devchain.connect(PeerRole.PARTICIPANT, make_secret("identity", 0)),
             coordinator=devchain.connect(PeerRole.COORDINATOR, make_secret("coordinator")),

@@ -202,10 +202,10 @@ async def test_a_challenge_is_judged_and_its_verdict_listed(world: World) -> Non
     await world.advance()
     chain = await shadow(world)
     transfer = chain.make_transfer([(1, 1_000_000)])
-    await world.participant.submit(endorse(epoch, transfer, chain.ledger.height), wait=False)
     identity, secret = next(iter(epoch.identities.items()))
     record = ChallengeRaised(Network.REGTEST, transfer.intent_id, identity, "V18", "odd", Signature(bytes(64)))
     record = replace(record, signature=sign(secret, record.digest))
+    await world.participant.submit(endorse(epoch, transfer, chain.ledger.height))
     assert await world.participant.challenge(record) == record.record_id
     await world.advance(2)
     (verdict,) = await world.user.list_verdicts(transfer.intent_id)

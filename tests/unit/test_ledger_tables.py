@@ -1,4 +1,4 @@
-"""The tables under the ledger: totals follow the entries, a mark is undone exactly, one satoshi off halts (case J11)."""
+"""The tables under the ledger: totals follow entries, a mark is undone exactly, one satoshi off halts (case J11)."""
 
 from __future__ import annotations
 
