@@ -14,7 +14,7 @@ from smpc.protocol.intents import Intent, IntentKind
 from smpc.protocol.ledger_state import EpochState, IntentEntry, IntentStatus
 from smpc.protocol.review import Review, Stage
 from smpc.protocol.session_checks import SIGNING_ROLES
-from smpc.types import Role, Sats, Signature, Vbytes
+from smpc.types import IntentId, Role, Sats, Vbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Case:
     why_not_built: str
     paid: Sats
     """What the deposits or burns pay for fees."""
+    intent_id: IntentId
+    """Computed once: hashing five hundred inputs takes its time."""
 
     @property
     def intent(self) -> Intent:
@@ -78,8 +80,7 @@ def _judge_size(review: Review, case: Case) -> None:
     count_ok = 1 <= len(intent.inputs) <= params.max_batch_inputs and len(intent.payments) <= params.max_batch_payouts
     review.require("V12", count_ok, "too many or no inputs, or too many payments", reason="TX_TOO_LARGE")
     if case.built is not None:
-        dummy = [Signature(bytes(64))] * len(case.built.spends)
-        weight = case.built.complete(dummy, dummy).weight
+        weight = case.built.weight
         review.require("V12", weight <= MAX_STANDARD_WEIGHT, f"weight {weight} is not relayed", reason="TX_TOO_LARGE")
 
 
@@ -135,7 +136,7 @@ def _judge_fee(review: Review, case: Case) -> None:
 
 def _judge_replacement(review: Review, case: Case) -> None:
     """Judge V20 against every standing intent that has an outpoint or a burn in common with this one."""
-    intent, own = case.intent, case.intent.intent_id
+    intent, own = case.intent, case.intent_id
     standing = case.ledger.find_standing(intent.outpoints, intent.burns)
     others = [entry for entry in standing if entry.intent.intent_id != own]
     for entry in others:
@@ -174,7 +175,7 @@ def _judge_record(review: Review, case: Case) -> None:
     if review.stage is not Stage.SIGN:
         return
     final = case.facts.final_height
-    entry = case.ledger.intents.get(case.intent.intent_id)
+    entry = case.ledger.intents.get(case.intent_id)
     if entry is None or entry.recorded > final:
         review.require("V21", False, "the intent is not in a final block", reason="INTENT_NOT_FINAL")
         return

@@ -66,10 +66,16 @@ class BuiltTransaction:
         return tuple(TxOut(spend.item.value, spend.script) for spend in self.spends)
 
     @property
+    def weight(self) -> int:
+        """The exact weight once signed: every signature has 64 bytes."""
+        dummy = bytes(64)
+        stacks = ((dummy, dummy, spend.leaf, spend.control_block) for spend in self.spends)
+        return self.transaction.with_witnesses(stacks).weight
+
+    @property
     def vsize(self) -> Vbytes:
         """The exact virtual size once signed."""
-        dummy = Signature(bytes(64))
-        return self.complete([dummy] * len(self.spends), [dummy] * len(self.spends)).vsize
+        return Vbytes(-(-self.weight // 4))
 
     def compute_digests(self) -> tuple[bytes, ...]:
         """Return the 32-byte SIGHASH_DEFAULT digest of every input's transfer leaf, in input order."""

@@ -18,13 +18,13 @@ from smpc.types import Purpose, Sats, Txid
 def review_transfer(stage: Stage, ledger: LedgerView, facts: Facts, proposal: Proposal) -> Verdict:
     """Judge a transfer with every rule of the stage; the caller signs only what `rebuild_transfer` gives."""
     review = Review(stage, Purpose.TRANSFER)
-    intent = proposal.intent
-    judge_session(review, facts.session, ledger, intent.intent_id, intent.epoch)
+    intent, intent_id = proposal.intent, proposal.intent.intent_id
+    judge_session(review, facts.session, ledger, intent_id, intent.epoch)
     judge_node(review, facts.node, ledger.params)
     built, why = _try_rebuild(ledger, facts, intent)
     is_transfer = intent.kind is IntentKind.TRANSFER and not intent.payments
     review.require("V12", is_transfer, "a transfer moves deposits and pays nobody")
-    judge_transaction(review, Case(ledger, facts, proposal, built, why, _compute_fees(ledger, intent)))
+    judge_transaction(review, Case(ledger, facts, proposal, built, why, _compute_fees(ledger, intent), intent_id))
     for item in intent.inputs[: ledger.params.max_batch_inputs]:
         _judge_input(review, ledger, facts, intent, item)
     _judge_caps(review, ledger, intent)

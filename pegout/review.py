@@ -23,13 +23,13 @@ from smpc.types import Purpose, Role, Sats, Script
 def review_payout(stage: Stage, ledger: LedgerView, facts: Facts, proposal: Proposal) -> Verdict:
     """Judge a payout with every rule of the stage; the caller signs only what `rebuild_payout` gives."""
     review = Review(stage, Purpose.PAYOUT)
-    intent = proposal.intent
-    judge_session(review, facts.session, ledger, intent.intent_id, intent.epoch)
+    intent, intent_id = proposal.intent, proposal.intent.intent_id
+    judge_session(review, facts.session, ledger, intent_id, intent.epoch)
     judge_node(review, facts.node, ledger.params)
     built, why = _try_rebuild(ledger, intent)
     is_payout = intent.kind is IntentKind.PAYOUT and bool(intent.payments)
     review.require("V12", is_payout, "a payout pays at least one burn")
-    judge_transaction(review, Case(ledger, facts, proposal, built, why, _compute_fees(ledger, intent)))
+    judge_transaction(review, Case(ledger, facts, proposal, built, why, _compute_fees(ledger, intent), intent_id))
     for item in intent.inputs[: ledger.params.max_batch_inputs]:
         _judge_input(review, ledger, facts, intent, item)
     own = _list_vault_scripts(ledger)
