@@ -20,8 +20,8 @@ PATIENCE_SECONDS: Final = 90.0
 TOO_LITTLE: Final = Sats(15_000)
 """What the third user pays: below the least deposit of 20,000 satoshi."""
 
-_MINED_WHEN: Final = frozenset({"seen", "maturing", "transferring", "broadcast", "confirmed", "refunding"})
-"""States that only a Bitcoin block ends."""
+_MINED_WHEN: Final = frozenset({"requested", "seen", "maturing", "transferring", "broadcast", "confirmed", "refunding"})
+"""States that a Bitcoin block ends; a requested peg-out waits for a vault output to have rested."""
 
 
 @dataclass(slots=True)

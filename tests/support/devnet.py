@@ -25,7 +25,7 @@ START_SECONDS: Final = 120.0
 WAIT_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.2
 
-MINED_WHEN: Final = frozenset({"seen", "maturing", "transferring", "broadcast", "confirmed", "refunding"})
+MINED_WHEN: Final = frozenset({"requested", "seen", "maturing", "transferring", "broadcast", "confirmed", "refunding"})
 """States that only a Bitcoin block ends."""
 
 PEG: Final = str(Path(sys.executable).parent / "peg")
