@@ -132,8 +132,10 @@ def test_refuses_to_book_twice(world: FlowWorld, transfer: BuiltTransaction) -> 
 
 
 def test_refuses_to_book_what_is_not_recorded_in_a_final_block(world: FlowWorld, transfer: BuiltTransaction) -> None:
-    facts = replace(world.booking_facts(transfer), final_height=KaonHeight(0))
+    recorded = world.ledger.intents[transfer.intent.intent_id].recorded
+    facts = replace(world.booking_facts(transfer), final_height=KaonHeight(recorded - 1))
     assert judge(world, transfer, facts) == ("V70", "INTENT_UNKNOWN")
+    assert judge(world, transfer, replace(facts, final_height=recorded)) == ("", "")
 
 
 def test_refuses_a_booking_by_an_epoch_out_of_turn(world: FlowWorld, transfer: BuiltTransaction) -> None:

@@ -52,6 +52,15 @@ def test_more_outputs_never_cost_more_than_the_deposits_paid() -> None:
     assert dear.intent.fee <= paid
 
 
+@pytest.mark.parametrize(("rate", "outputs"), [(19_756, 2), (19_757, 1)])
+def test_a_second_output_may_cost_all_that_was_paid_and_no_satoshi_more(
+    world: FlowWorld, rate: int, outputs: int
+) -> None:
+    """fee_in of 300,000 sat is 4,050: two outputs at 19,756 sat/kvB cost exactly that."""
+    built = world.transfer(world.deposit(1, 300_000), rate=FeeRate(rate))
+    assert len(built.intent.vault_outputs) == outputs
+
+
 def test_vault_outputs_stand_first_and_each_has_keys_of_its_own_position(world: FlowWorld) -> None:
     built = world.transfer(world.deposit(1, 400_000))
     scripts = tuple(txout.script for txout in built.transaction.outputs)
@@ -113,6 +122,8 @@ def test_what_cannot_be_built_says_why(world: FlowWorld) -> None:
         build_transfer(world.ledger, replace(choice, outpoints=(outpoint, outpoint)), [coin])
     with pytest.raises(InvalidInput, match="pays no burns"):
         build_transfer(world.ledger, replace(choice, burns=(BurnId(bytes(32)),)), [coin])
+    with pytest.raises(InvalidInput, match="pays no burns"):
+        build_transfer(world.ledger, replace(choice, kind=IntentKind.PAYOUT), [coin])
     with pytest.raises(InvalidInput, match="named as a vault output"):
         build_transfer(world.ledger, choice, [replace(coin, child=ChildIndex(0x10000000))])
     with pytest.raises(InvalidInput, match="leave no vault output"):

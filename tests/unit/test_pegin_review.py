@@ -270,6 +270,16 @@ def test_deposits_of_one_window_stay_under_the_cap(room: int, rule: str) -> None
     assert endorse(world, built)[0] == rule
 
 
+@pytest.mark.parametrize(("blocks", "rule"), [(-1, "V33"), (0, "")])
+def test_deposits_leave_the_window_when_it_has_passed(blocks: int, rule: str) -> None:
+    world = FlowWorld.opened(replace(REGTEST, max_window_deposits=Sats(350_000), cap_window=30))
+    moved = world.record(world.transfer(world.deposit(1, 100_000)))
+    outpoint = world.deposit(5, 300_000)
+    recorded = world.ledger.intents[moved.intent.intent_id].recorded
+    world.chain.skip(recorded + 30 + blocks - world.ledger.height)
+    assert endorse(world, world.transfer(outpoint))[0] == rule
+
+
 def test_refuses_what_is_credited_already(world: FlowWorld) -> None:
     outpoint = world.deposit(1, 300_000)
     first = world.record(world.transfer(outpoint))

@@ -249,6 +249,17 @@ def test_payouts_of_one_window_stay_under_the_cap(most: int, rule: str) -> None:
     assert endorse(world, built)[0] == rule
 
 
+@pytest.mark.parametrize(("blocks", "reason"), [(-1, "WINDOW_CAP"), (0, "")])
+def test_payouts_leave_the_window_when_it_has_passed(blocks: int, reason: str) -> None:
+    world = FlowWorld.opened(replace(REGTEST, max_window_payouts=Sats(200_000), cap_window=30))
+    first, second = world.fill_vault(1_000_000)
+    paid = world.record(world.payout((first,), (world.burn(100_000),)))
+    burn = world.burn(150_000)
+    recorded = world.ledger.intents[paid.intent.intent_id].recorded
+    world.chain.skip(recorded + 30 + blocks - world.ledger.height)
+    assert endorse(world, world.payout((second,), (burn,)))[1] == reason
+
+
 def test_refuses_a_destination_that_is_one_of_ours(world: FlowWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ledger takes no such burn; a member judges it all the same."""
     burn = world.burn(100_000)
