@@ -274,6 +274,15 @@ class _Round:
         told = {each.seat.position for each in self._lost} | {each.seat.position for each in self._declined}
         silent = () if failure is None else tuple(at for at in failure.missing if at not in told | without)
         still = [Lost(self._job.seats[at], "SILENT", _describe_wait(record, at)) for at in silent]
+        millis = round(1000 * (self._clock() - self._began))
+        log.info(
+            "round.finished",
+            role=self._job.group.role,
+            purpose=self._job.purpose,
+            inputs=len(self._signatures),
+            sessions=len(record.sessions),
+            millis=millis,
+        )
         return RoundOutcome(
             group=self._job.group,
             purpose=self._job.purpose,
@@ -284,7 +293,7 @@ class _Round:
             declined=tuple(self._declined),
             culprits=tuple(self._culprits[at] for at in sorted(self._culprits)),
             sessions=len(record.sessions),
-            millis=round(1000 * (self._clock() - self._began)),
+            millis=millis,
         )
 
 
