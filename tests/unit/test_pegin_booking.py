@@ -168,6 +168,15 @@ def test_withdraws_no_intent_twice(world: FlowWorld, transfer: BuiltTransaction)
     assert find_rule(review_withdrawal(world.ledger, facts, subject)) == ("V73", "INTENT_NOT_LIVE")
 
 
+def test_withdraws_nothing_before_its_record_is_final(world: FlowWorld, transfer: BuiltTransaction) -> None:
+    subject = WithdrawalSubject(transfer.intent.intent_id, EPOCH)
+    facts = end_facts(world, Purpose.WITHDRAWAL, compute_withdrawal_digest(world.ledger, subject))
+    recorded = world.ledger.intents[transfer.intent.intent_id].recorded
+    for final, reason in ((recorded - 1, "INTENT_NOT_LIVE"), (recorded, "")):
+        verdict = review_withdrawal(world.ledger, replace(facts, final_height=KaonHeight(final)), subject)
+        assert find_rule(verdict)[1] == reason
+
+
 def dead_facts(world: FlowWorld, subject: DeadSubject, confirmations: int) -> EndFacts:
     spender = TransactionFacts(subject.spender, (subject.outpoint,), confirmations, BtcHeight(150))
     facts = end_facts(world, Purpose.DEAD, compute_dead_digest(world.ledger, subject))

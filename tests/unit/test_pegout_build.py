@@ -86,6 +86,20 @@ def test_change_is_none_or_at_least_ten_thousand(world: FlowWorld) -> None:
             assert built.intent.fee == fee + 9_999
 
 
+@pytest.mark.parametrize("short", [0, 1])
+def test_a_coin_may_be_used_up_to_the_last_satoshi(world: FlowWorld, short: int) -> None:
+    """One input and one payment to a P2WPKH address are 150 vB."""
+    coin = min(free(world), key=lambda item: item.value)
+    burn = world.burn(coin.value - 150 * 5 + short)
+    choice = IntentChoice(IntentKind.PAYOUT, EPOCH, EPOCH, (coin.outpoint,), (burn,), RATE, ())
+    if short:
+        with pytest.raises(InvalidInput, match="cannot pay"):
+            build_payout(world.ledger, choice, [coin])
+        return
+    built = build_payout(world.ledger, choice, [coin])
+    assert (built.vsize, built.intent.fee, built.intent.vault_outputs) == (150, 750, ())
+
+
 def test_coins_that_leave_change_are_preferred_to_a_fee_that_takes_the_rest(world: FlowWorld) -> None:
     coin = min(free(world), key=lambda item: item.value)
     burn = world.burn(coin.value - 5_000)
