@@ -16,6 +16,7 @@ from coordinator.cli import (
     pegin_commands,
     pegout_commands,
     pki_commands,
+    rebuild_command,
     refund_commands,
 )
 from coordinator.cli.command import CommonOptions, DataDirOption, JsonOption, ProfileOption, run_app
@@ -37,6 +38,7 @@ app.add_typer(pegout_commands.app, name="pegout", no_args_is_help=True)
 money_commands.add_commands(app)
 app.add_typer(money_commands.epoch_app, name="epoch", no_args_is_help=True)
 operator_commands.add_commands(app)
+rebuild_command.add_commands(app)
 app.add_typer(operator_commands.coordinator_app, name="coordinator", no_args_is_help=True)
 app.add_typer(pki_commands.app, name="pki", no_args_is_help=True)
 

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from coordinator.devnet.parent_death import end_with_parent
 from coordinator.devnet.valkey_server import ValkeyServer
+from smpc.errors import BridgeError
 
 STOP_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.05
@@ -58,6 +59,8 @@ class Child:
     is_wanted: bool = False
     """Whether it should run: false once somebody stopped it."""
     starts: int = field(default=0)
+    fault: str = ""
+    """Why its last start failed, before there was a process."""
 
     @property
     def pid(self) -> int | None:
@@ -73,19 +76,30 @@ class Child:
 
     @property
     def state(self) -> str:
-        """`running`, `stopped` (as asked), `exited` (by itself or killed from outside) or `new`."""
+        """`running`, `stopped` (as asked), `exited` (by itself or killed from outside), `failed` to start, or `new`."""
         if self.pid is not None:
             return "running"
+        if self.fault:
+            return "failed"
         if self.running is None:
             return "new"
         return "exited" if self.is_wanted else "stopped"
 
     def start(self) -> None:
-        """Start it unless it runs. Call it in the main thread: the kernel ties the child to the calling thread."""
-        if self.pid is None:
-            self.running = start_process(self.spec)
-            self.starts += 1
+        """Start it unless it runs; a BridgeError when it cannot be started is kept as its `fault`.
+
+        Call it in the main thread: the kernel ties the child to the calling thread.
+        """
         self.is_wanted = True
+        if self.pid is not None:
+            return
+        try:
+            self.running = start_process(self.spec)
+        except BridgeError as error:
+            self.fault = error.message
+            raise
+        self.fault = ""
+        self.starts += 1
 
     async def stop(self, *, kill: bool = False) -> None:
         """End it and wait until it is gone: in order, and by force when it takes too long or `kill` is set."""

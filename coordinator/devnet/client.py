@@ -141,14 +141,14 @@ class Devnet:
     def _check_hope(self, status: Status) -> None:
         if status["failure"]:
             raise Unavailable(f"the devnet did not start: {status['failure']}", remedy=f"see {self.layout.log}")
-        ended = [process for process in status["processes"] if process["state"] == "exited"]
-        if ended:
-            first = ended[0]
-            raise Unavailable(
-                f"{first['name']} ended with code {first['exit_code']}: {_read_tail(Path(first['log']))}",
-                remedy="peg devnet up starts it again",
-                code="PROCESS_ENDED",
-            )
+        for process in status["processes"]:
+            if process["state"] in {"exited", "failed"}:
+                reason = process["fault"] or f"code {process['exit_code']}: {_read_tail(Path(process['log']))}"
+                raise Unavailable(
+                    f"{process['name']} {process['state']}: {reason}",
+                    remedy="peg devnet up starts it again; a store that refuses its data needs peg rebuild",
+                    code="PROCESS_ENDED",
+                )
 
     def _read_tail(self) -> str:
         return _read_tail(self.layout.log)

@@ -68,6 +68,7 @@ def describe_child(child: Child) -> dict[str, Any]:
         "exit_code": None if is_foreign else child.exit_code,
         "log": str(child.spec.log),
         "starts": child.starts,
+        "fault": child.fault,
     }
 
 

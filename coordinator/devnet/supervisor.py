@@ -119,7 +119,9 @@ class Supervisor:
     def _start_services(self, settings: DevnetSettings) -> None:
         self._advance("starting the consensus layer, the pods and the coordinator")
         for spec in describe_services(self._layout, settings):
-            self._add(Child(spec)).start()
+            # One that cannot start keeps nobody else from it: the status names it.
+            with contextlib.suppress(BridgeError):
+                self._add(Child(spec)).start()
 
     async def _await_node(self, chain: DevnetChain) -> None:
         deadline = time.monotonic() + NODE_SECONDS
@@ -142,7 +144,11 @@ class Supervisor:
 
     async def _look(self) -> tuple[str, ...]:
         """Return what is missing now, and remember it for the status."""
-        dead = tuple(f"{name} {child.state}" for name, child in self._children.items() if child.pid is None)
+        dead = tuple(
+            f"{name} {child.state}{': ' if child.fault else ''}{child.fault}"
+            for name, child in self._children.items()
+            if child.pid is None
+        )
         waiting = dead + (await self._probe.find_waiting() if self._probe is not None else ("start-up",))
         self._progress = Progress(not waiting, self._progress.stage, waiting, "", self._progress.seconds)
         return waiting
@@ -172,7 +178,8 @@ class Supervisor:
             case "up":
                 self._resume(request)
             case "start":
-                self._start(self._select(request))
+                for child in self._select(request):
+                    child.start()
             case "stop" | "kill" as verb:
                 await self._stop(self._select(request), kill=verb == "kill")
             case "down":
@@ -184,11 +191,9 @@ class Supervisor:
     def _resume(self, request: Mapping[str, Any]) -> None:
         if request.get("mine_every") is not None:
             self._mine_every = request["mine_every"]
-        self._start(list(self._children.values()))
-
-    def _start(self, children: list[Child]) -> None:
-        for child in children:
-            child.start()
+        for child in self._children.values():
+            with contextlib.suppress(BridgeError):
+                child.start()
 
     async def _stop(self, children: list[Child], *, kill: bool) -> None:
         async with asyncio.TaskGroup() as group:

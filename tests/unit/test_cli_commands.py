@@ -43,6 +43,7 @@ COMMANDS = [
     "pegout watch",
     "pki init",
     "pki issue",
+    "rebuild",
     "send",
     "supply",
 ]
