@@ -23,8 +23,10 @@ from coordinator.effects import EffectRunner
 from coordinator.mempool.memory_store import MemoryTables
 from coordinator.mempool.model import Lease
 from coordinator.mempool.opening import open_memory_mempool
+from coordinator.mempool.verification import verify_store
 from coordinator.patience import run_together
 from coordinator.pods import Pods
+from coordinator.rebuild import rebuild
 from pegin.invoice import TermsRequest, build_invoice_tree, build_terms
 from pegin.lifecycle import Deposit
 from pegin.vault import find_epoch_keys
@@ -41,7 +43,9 @@ from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
 from smpc.params import REGTEST
 from smpc.protocol.invoices import InvoiceRequest, InvoiceTerms
+from smpc.protocol.batch import BatchState
 from smpc.protocol.ledger import Ledger
+from smpc.protocol.ledger_state import BurnStatus
 from smpc.protocol.records import Record
 from smpc.types import (
     BtcHeight,
@@ -67,6 +71,7 @@ from tests.support.lifeline import (
     MortalTransport,
 )
 from tests.support.virtual_loop import run_in_virtual_time
+from tests.support.world_checks import find_broken_invariants, summarise_board
 from tests.support.world_pods import WorldNetwork, WorldPod
 
 log = structlog.get_logger()
@@ -118,6 +123,21 @@ class Running:
     work: asyncio.Task[None]
 
 
+class TalkingBitcoin(MemoryBitcoin):
+    """Bitcoin Core's interpreter judges what is sent, and what was taken is remembered."""
+
+    def __init__(self) -> None:
+        super().__init__(script_check=check_scripts)
+        self.sent: dict[Txid, bytes] = {}
+        """Every transaction that was ever taken from anybody."""
+
+    async def broadcast(self, raw: bytes) -> Txid:
+        """Take a transaction in."""
+        txid = await super().broadcast(raw)
+        self.sent[txid] = raw
+        return txid
+
+
 @dataclass(slots=True)
 class BridgeWorld:
     """Everything there is. Open it with `open_world`."""
@@ -125,7 +145,7 @@ class BridgeWorld:
     directory: Path
     seed: int
     dice: random.Random
-    bitcoin: MemoryBitcoin
+    bitcoin: TalkingBitcoin
     consensus: MemoryConsensus
     replica: Replica
     epoch: KeyedEpoch
@@ -133,7 +153,6 @@ class BridgeWorld:
     tables: MemoryTables
     pods: dict[IdentityKey, WorldPod] = field(default_factory=dict)
     coordinators: dict[str, Running] = field(default_factory=dict)
-    broadcasts: dict[Txid, Transaction] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
     _following: asyncio.Task[None] | None = None
     _network: WorldNetwork | None = None
@@ -146,7 +165,7 @@ class BridgeWorld:
         """Return a world whose epoch 0 is active and whose pods serve; no coordinator runs yet."""
         log.info("world.opened", seed=seed)
         epoch = build_keyed_epoch()
-        bitcoin = MemoryBitcoin(script_check=check_scripts)
+        bitcoin = TalkingBitcoin()
         bitcoin.mine(220)
         consensus = MemoryConsensus(epoch.genesis, REGTEST, epoch.proposer)
         await consensus.start(epoch.announced)
@@ -272,6 +291,40 @@ class BridgeWorld:
             for pod in self.pods.values():
                 pod.refresh()
             self._require_at_work()
+            await self.check()
+
+    async def check(self) -> None:
+        """Fail unless every invariant holds now."""
+        broken = await find_broken_invariants(self.bitcoin, self.consensus.ledger, self.bitcoin.sent)
+        assert not broken, f"seed {self.seed}: {broken}"
+
+    async def check_store(self) -> None:
+        """Fail unless the event log replays to the live records (invariant 10)."""
+        await verify_store(open_memory_mempool(self.tables).store)
+
+    async def check_rebuild(self) -> None:
+        """Fail unless both chains alone give the same records (invariant 10). For a world at rest."""
+        await self.check_store()
+        mempool = open_memory_mempool(MemoryTables(now_ms=self.tables.now_ms))
+        lease = await mempool.leases.acquire_lease("rebuild", LEASE_MS)
+        view = self.replica.ledger
+        await rebuild(store=mempool.store, token=lease.token, node=self.bitcoin, feed=self.bitcoin, view=lambda: view)
+        rebuilt = summarise_board(await Board.load(mempool.store, lease.token))
+        live = summarise_board(await Board.load(open_memory_mempool(self.tables).store, lease.token))
+        different = [
+            (name, live.get(name), rebuilt.get(name)) for name in live | rebuilt if live.get(name) != rebuilt.get(name)
+        ]
+        assert not different, f"seed {self.seed}: {different}"
+
+    async def rest(self) -> None:
+        """Let everything under way end: blocks of both chains pass until no record moves any more."""
+        self.mine(REGTEST.confirmations)
+        for _ in range(PATIENCE_BLOCKS):
+            before = len(self.tables.events)
+            await self.advance(6)
+            if len(self.tables.events) == before:
+                return
+        raise AssertionError(f"seed {self.seed}: the world never rests: {self.describe()}")
 
     async def until(
         self, condition: Callable[[], object], *, blocks: int = PATIENCE_BLOCKS, mine_every: int | None = None
@@ -336,9 +389,9 @@ class BridgeWorld:
         return self.ledger.get_account(make_account(user)[1]).balance
 
     async def burn(self, payout: int, *, user: str = "alice", script: Script | None = None) -> BurnId:
-        """Ask for a peg-out."""
+        """Ask for a peg-out; its burn is final when this returns."""
         record = self.desk.make_burn(user, payout, script=script)
-        await self.advance(1, record)
+        await self.advance(REGTEST.finality_depth + 1, record)
         return record.burn_id
 
     async def refund(self, invoice: Issued, deposit: Outpoint, value: int, *, fee: int = 1_000) -> Txid:
@@ -371,6 +424,16 @@ class BridgeWorld:
     def deposit(self, outpoint: Outpoint) -> Deposit:
         """Return a deposit's record."""
         return self.board.deposits[outpoint]
+
+    def list_states(self) -> list[BatchState]:
+        """Return the state of every batch, in the order they were recorded; what is not comes last."""
+        height = self.ledger.height
+        batches = sorted(self.board.batches.values(), key=lambda batch: (batch.recorded or height + 1, batch.intent_id))
+        return [batch.state for batch in batches]
+
+    def is_settled(self, burn: BurnId) -> bool:
+        """Tell whether a burn is paid and booked."""
+        return self.ledger.burns[burn].status is BurnStatus.SETTLED
 
     def describe(self) -> str:
         """Say where everything stands."""
