@@ -136,11 +136,19 @@ class InvoiceDesk:
     # -------------------------------------------------------------- one order
 
     def _start(self, order: InvoiceOrder) -> _Issue:
-        self._shelf.require_room(len(order.amounts))
+        self._require_room(len(order.amounts))
         issue = _Issue(order, asyncio.get_running_loop().create_task(self._carry_out(order)))
         self._running[order.request_id] = issue
         issue.task.add_done_callback(lambda task: self._finish(order, task))
         return issue
+
+    def _require_room(self, count: int) -> None:
+        """Refuse (RESOURCE_EXHAUSTED) when so many are on their way that one more would only wait."""
+        waiting = sum(len(issue.order.amounts) for issue in self._running.values())
+        if waiting + count > QUEUE_BLOCKS * self._feed.ledger.params.max_invoices_per_block:
+            raise Refused(
+                "too many invoices are on their way", code="RESOURCE_EXHAUSTED", remedy="ask again in a few seconds"
+            )
 
     def _finish(self, order: InvoiceOrder, task: asyncio.Task[RecordId]) -> None:
         del self._running[order.request_id]
@@ -241,13 +249,6 @@ class IndexShelf:
     def shun(self, places: Sequence[Place]) -> None:
         """Leave indexes alone that another coordinator's record seems to have."""
         self._shunned.update(places)
-
-    def require_room(self, count: int) -> None:
-        """Refuse (RESOURCE_EXHAUSTED) when so many are on their way that one more would only wait."""
-        if len(self._taken) + count > QUEUE_BLOCKS * self._feed.ledger.params.max_invoices_per_block:
-            raise Refused(
-                "too many invoices are on their way", code="RESOURCE_EXHAUSTED", remedy="ask again in a few seconds"
-            )
 
     def _find(self, count: int) -> list[Place]:
         ledger = self._feed.ledger
