@@ -57,6 +57,6 @@ def _read(path: Path) -> set[str]:
         flows = json.loads(read_private_file(path))
     except ValueError:
         flows = None
-    if not isinstance(flows, list) or not FLOWS.issuperset(flow for flow in flows if isinstance(flow, str)):
+    if not isinstance(flows, list) or any(flow not in FLOWS for flow in map(str, flows)):
         raise ConfigError(f"{path} does not list paused flows", remedy="write [] into it, or remove it")
     return set(flows)
