@@ -1,15 +1,14 @@
-"""Reviews transfers of deposits and their bookings (participant-rules.md, V30-V37 and everything around them)."""
+"""Reviews transfers of deposits (participant-rules.md, V30-V37 and everything around them); bookings: `bookings`."""
 
 from __future__ import annotations
 
-from pegin.bookings import review_booking
 from pegin.build import build_transfer
 from pegin.checks import Case, judge_transaction
 from pegin.deposits import compute_room, find_deposit_faults
 from pegin.model import BuiltTransaction
 from smpc.errors import BridgeError
-from smpc.protocol.facts import BookingFacts, Facts, InputFacts, LedgerView, Proposal
-from smpc.protocol.intents import Booking, Intent, IntentInput, IntentKind
+from smpc.protocol.facts import Facts, InputFacts, LedgerView, Proposal
+from smpc.protocol.intents import Intent, IntentInput, IntentKind
 from smpc.protocol.review import Review, Stage, Verdict
 from smpc.protocol.session_checks import judge_node, judge_session
 from smpc.types import Purpose, Sats, Txid
@@ -29,11 +28,6 @@ def review_transfer(stage: Stage, ledger: LedgerView, facts: Facts, proposal: Pr
         _judge_input(review, ledger, facts, intent, item)
     _judge_caps(review, ledger, intent)
     return review.to_verdict()
-
-
-def review_transfer_booking(ledger: LedgerView, facts: BookingFacts, booking: Booking) -> Verdict:
-    """Judge the booking that credits a transfer's deposits: deep enough also for a refund race [R8] (V70)."""
-    return review_booking(ledger, facts, booking)
 
 
 def rebuild_transfer(ledger: LedgerView, facts: Facts, intent: Intent) -> BuiltTransaction:

@@ -1,8 +1,7 @@
-"""Reviews payouts of burns and their bookings (participant-rules.md, V40-V43 and everything around them)."""
+"""Reviews payouts of burns (participant-rules.md, V40-V43 and everything around them); bookings: `pegin.bookings`."""
 
 from __future__ import annotations
 
-from pegin.bookings import review_booking
 from pegin.checks import Case, judge_transaction
 from pegin.model import BuiltTransaction
 from pegin.review import list_allowed_spenders
@@ -11,8 +10,8 @@ from pegout.build import build_payout
 from smpc.bitcoin.address import is_standard_destination
 from smpc.bitcoin.fees import compute_dust_limit
 from smpc.errors import BridgeError
-from smpc.protocol.facts import BookingFacts, Facts, LedgerView, Proposal
-from smpc.protocol.intents import Booking, Intent, IntentInput, IntentKind, Payment
+from smpc.protocol.facts import Facts, LedgerView, Proposal
+from smpc.protocol.intents import Intent, IntentInput, IntentKind, Payment
 from smpc.protocol.ledger_state import BurnStatus, IntentStatus
 from smpc.protocol.review import Review, Stage, Verdict
 from smpc.protocol.session_checks import judge_node, judge_session
@@ -37,11 +36,6 @@ def review_payout(stage: Stage, ledger: LedgerView, facts: Facts, proposal: Prop
         _judge_payment(review, ledger, facts, payment, own)
     _judge_window(review, ledger, intent)
     return review.to_verdict()
-
-
-def review_payout_booking(ledger: LedgerView, facts: BookingFacts, booking: Booking) -> Verdict:
-    """Judge the booking that settles a payout's burns, `confirmations` deep (V70)."""
-    return review_booking(ledger, facts, booking)
 
 
 def rebuild_payout(ledger: LedgerView, intent: Intent) -> BuiltTransaction:

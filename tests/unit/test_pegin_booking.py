@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from pegin.bookings import review_booking
 from pegin.model import BuiltTransaction
-from pegin.review import review_transfer_booking
-from pegout.review import review_payout_booking
 from smpc.protocol.endings import (
     compute_dead_digest,
     compute_withdrawal_digest,
@@ -45,8 +44,7 @@ def judge(
     found = booking or right
     if booking is not None:
         facts = replace(facts, session=world.session(Purpose.BOOKING, booking.digest))
-    review = review_payout_booking if built.intent.payments else review_transfer_booking
-    return find_rule(review(world.ledger, facts, found))
+    return find_rule(review_booking(world.ledger, facts, found))
 
 
 @pytest.mark.parametrize(("confirmations", "rule"), [(0, "V70"), (1, "")])
@@ -127,7 +125,7 @@ def test_refuses_to_book_twice(world: FlowWorld, transfer: BuiltTransaction) -> 
     facts = world.booking_facts(transfer)
     right = world.ledger.compute_booking(transfer.intent.intent_id)
     world.mine(transfer)
-    verdict = review_transfer_booking(world.ledger, facts, right)
+    verdict = review_booking(world.ledger, facts, right)
     assert find_rule(verdict) == ("V70", "ALREADY_BOOKED")
 
 
