@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from pegbridge.v1 import consensus_pb2 as pb
 from pegbridge.v1.consensus_pb2_grpc import ConsensusServiceStub
-from smpc.errors import ProtocolError, TimedOut, Unavailable
+from smpc.errors import BridgeError, ProtocolError, TimedOut, Unavailable
 from smpc.host.grpc_channel import RpcChannel, UnaryMethod
 from smpc.protocol.codec import encode_variant
 from smpc.protocol.ledger_state import AccountEntry
@@ -63,15 +63,18 @@ class ConsensusClient:
         """Yield every block from a height on, then each new one, for ever; a lost connection is made again."""
         wanted, failures = from_height, 0
         while True:
+            reason, progressed = "the stream ended", False
             try:
                 async for block in self._stream_blocks(wanted):
-                    failures = self._note_recovery(failures)
+                    failures, progressed = self._note_recovery(failures), True
                     yield block
                     wanted = KaonHeight(wanted + 1)
-            except TimedOut:
-                continue  # the stream's own end: it is renewed at once
-            except Unavailable as lost:
-                failures = self._note_failure(failures, lost)
+            except BridgeError as lost:
+                if not _is_passing(lost):
+                    raise
+                reason = lost.message
+            if not progressed:
+                failures = self._note_failure(failures, reason)
                 await asyncio.sleep(_compute_pause(failures))
 
     async def submit(self, record: Record, *, wait: bool = False) -> RecordId:
@@ -126,7 +129,7 @@ class ConsensusClient:
                 try:
                     reply = await self._rpc.call(method, request, seconds=seconds)
                 except Unavailable as lost:
-                    failures = self._note_failure(failures, lost)
+                    failures = self._note_failure(failures, lost.message)
                     raise
                 self._note_recovery(failures)
                 return reply
@@ -139,9 +142,9 @@ class ConsensusClient:
                 yield _read_block(message, wanted)
                 wanted = KaonHeight(wanted + 1)
 
-    def _note_failure(self, failures: int, lost: Unavailable) -> int:
+    def _note_failure(self, failures: int, reason: str) -> int:
         if failures == 0:
-            log.warning("consensus.lost", target=self._target, reason=lost.message)
+            log.warning("consensus.lost", target=self._target, reason=reason)
         return failures + 1
 
     def _note_recovery(self, failures: int) -> int:
@@ -155,6 +158,11 @@ def _read_block(message: pb.CanonicalBlock, wanted: KaonHeight) -> KaonBlock:
     if block.height != wanted:
         raise ProtocolError(f"asked for block {wanted}, got block {block.height}", code="BAD_BLOCK")
     return block
+
+
+def _is_passing(error: BridgeError) -> bool:
+    # gRPC reports a broken stream as INTERNAL or UNKNOWN, and a busy node as RESOURCE_EXHAUSTED.
+    return isinstance(error, Unavailable | TimedOut) or error.code in {"INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED"}
 
 
 def _compute_pause(failures: int) -> float:

@@ -10,18 +10,20 @@ import signal
 import subprocess
 import sys
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from smpc.errors import BridgeError, ExitCode, Refused
+from smpc.host.config import load_config
 from smpc.host.grpc_channel import RpcChannel
 from smpc.host.peer import PeerIdentity, PeerRole
 from smpc.host.private_file import write_private_file
 from smpc.host.sealing import build_preimage_context, open_sealed
 from smpc.node.consensus_client import ConsensusClient
+from smpc.node.devchain.process import DevchainConfig
 from smpc.node.genesis import build_genesis_file
 from smpc.protocol.ledger_views import KaonTip
 from smpc.protocol.records import EpochAnnounced, KaonBlock, Record
@@ -205,6 +207,13 @@ def test_a_wrong_configuration_is_named(tmp_path: Path, change: tuple[str, str],
     outcome = run(files)
     assert outcome.returncode == ExitCode.USAGE
     assert named in outcome.stderr
+
+
+def test_the_example_configuration_names_every_key() -> None:
+    example = REPOSITORY / "smpc" / "node" / "devchain" / "devchain.example.toml"
+    config = load_config(DevchainConfig, example, "PEG_DEVCHAIN", {})
+    assert config.network is Network.REGTEST
+    assert all(f"\n{field.name} = " in example.read_text() for field in fields(DevchainConfig) if field.name != "tls")
 
 
 def test_a_keystore_of_somebody_else_is_refused(tmp_path: Path) -> None:
