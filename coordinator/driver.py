@@ -161,8 +161,9 @@ class Driver:
             for entry in [entry for entry in ledger.intents.values() if self._is_unknown(entry)]:
                 batch = batch_steps.open_recorded_batch(entry, ledger.height).record
                 found = await self._node.fetch_transaction(entry.intent.txid)
-                known = Transition(batch if found is None else replace(batch, signed_tx=found.raw))
-                await self._write(known, IntentFound(entry.recorded, ledger.height))
+                signed = b"" if found is None else found.raw
+                known = replace(batch, signed_tx=signed, replaced_by=entry.replaced_by)
+                await self._write(Transition(known), IntentFound(entry.recorded, ledger.height))
             epoch = ledger.active_epoch
             if epoch is None:
                 return

@@ -187,7 +187,7 @@ def _on_spent(deposit: Deposit, event: events.DepositSpentElsewhere) -> Deposit:
 
 
 def _on_refunded(deposit: Deposit, event: events.RefundBuried) -> Deposit:
-    return replace(deposit, state=_S.REFUNDED, spender=event.spender)
+    return replace(deposit, state=_S.REFUNDED, spender=event.spender, intent=None, transfer=None)
 
 
 def _on_recorded(deposit: Deposit, event: events.TransferRecorded) -> Deposit:

@@ -42,10 +42,10 @@ from smpc.node.memory_bitcoin import MemoryBitcoin
 from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
 from smpc.params import REGTEST
-from smpc.protocol.invoices import InvoiceRequest, InvoiceTerms
 from smpc.protocol.batch import BatchState
+from smpc.protocol.invoices import InvoiceRequest, InvoiceTerms
 from smpc.protocol.ledger import Ledger
-from smpc.protocol.ledger_state import BurnStatus
+from smpc.protocol.ledger_state import BurnStatus, IntentStatus
 from smpc.protocol.records import Record
 from smpc.types import (
     BtcHeight,
@@ -130,6 +130,11 @@ class TalkingBitcoin(MemoryBitcoin):
         super().__init__(script_check=check_scripts)
         self.sent: dict[Txid, bytes] = {}
         """Every transaction that was ever taken from anybody."""
+
+    @property
+    def pending(self) -> frozenset[Txid]:
+        """Return what the mempool holds."""
+        return frozenset(self._mempool.pending)
 
     async def broadcast(self, raw: bytes) -> Txid:
         """Take a transaction in."""
@@ -277,6 +282,11 @@ class BridgeWorld:
         return self.coordinator.board
 
     @property
+    def is_halted(self) -> bool:
+        """Whether the only coordinator makes no promises because an invariant fails."""
+        return self.coordinator.driver.halted is not None
+
+    @property
     def ledger(self) -> Ledger:
         """The ledger of final blocks."""
         return self.replica.ledger
@@ -302,15 +312,19 @@ class BridgeWorld:
         """Fail unless the event log replays to the live records (invariant 10)."""
         await verify_store(open_memory_mempool(self.tables).store)
 
-    async def check_rebuild(self) -> None:
-        """Fail unless both chains alone give the same records (invariant 10). For a world at rest."""
+    async def check_rebuild(self, *, with_places: bool = True) -> None:
+        """Fail unless both chains alone give the same records (invariant 10). For a world at rest.
+
+        `with_places` compares block heights too: not after a reorg below what was over already.
+        """
         await self.check_store()
         mempool = open_memory_mempool(MemoryTables(now_ms=self.tables.now_ms))
         lease = await mempool.leases.acquire_lease("rebuild", LEASE_MS)
         view = self.replica.ledger
         await rebuild(store=mempool.store, token=lease.token, node=self.bitcoin, feed=self.bitcoin, view=lambda: view)
-        rebuilt = summarise_board(await Board.load(mempool.store, lease.token))
-        live = summarise_board(await Board.load(open_memory_mempool(self.tables).store, lease.token))
+        rebuilt = summarise_board(await Board.load(mempool.store, lease.token), with_places=with_places)
+        own = await Board.load(open_memory_mempool(self.tables).store, lease.token)
+        live = summarise_board(own, with_places=with_places)
         different = [
             (name, live.get(name), rebuilt.get(name)) for name in live | rebuilt if live.get(name) != rebuilt.get(name)
         ]
@@ -342,6 +356,11 @@ class BridgeWorld:
     def mine(self, blocks: int = 1) -> None:
         """Mine Bitcoin blocks; the first takes the mempool."""
         self.bitcoin.mine(blocks)
+
+    def mine_empty(self, blocks: int = 1) -> None:
+        """Mine Bitcoin blocks that leave the mempool where it is."""
+        for _ in range(blocks):
+            self.bitcoin.mine(1, transactions=())
 
     def _require_at_work(self) -> None:
         for running in self.coordinators.values():
@@ -430,6 +449,10 @@ class BridgeWorld:
         height = self.ledger.height
         batches = sorted(self.board.batches.values(), key=lambda batch: (batch.recorded or height + 1, batch.intent_id))
         return [batch.state for batch in batches]
+
+    def list_statuses(self) -> list[IntentStatus]:
+        """Return what the ledger says of every intent, in the order they were recorded."""
+        return [entry.status for entry in self.ledger.intents.values()]
 
     def is_settled(self, burn: BurnId) -> bool:
         """Tell whether a burn is paid and booked."""

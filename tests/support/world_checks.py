@@ -14,10 +14,10 @@ from coordinator.board import Board
 from pegin.lifecycle import Deposit, DepositState
 from pegout.lifecycle import PegOut
 from smpc.node.memory_bitcoin import MemoryBitcoin
-from smpc.protocol.batch import Batch, BatchState
+from smpc.protocol.batch import BatchState
 from smpc.protocol.intents import Intent
 from smpc.protocol.ledger import Ledger
-from smpc.types import Txid
+from smpc.types import IntentId, Txid
 
 _UNSEEN = frozenset({DepositState.SEEN, DepositState.MISSING, DepositState.DEAD})
 
@@ -43,7 +43,7 @@ def _check_money(ledger: Ledger) -> list[str]:
     return [f"invariant 1: the money identity is off by {difference} sat"] if difference else []
 
 
-async def _check_vault(bitcoin: MemoryBitcoin, ledger: Ledger, mined: Mapping[bytes, Intent]) -> list[str]:
+async def _check_vault(bitcoin: MemoryBitcoin, ledger: Ledger, mined: Mapping[IntentId, Intent]) -> list[str]:
     found = []
     spent = {outpoint for intent in mined.values() for outpoint in intent.outpoints}
     for outpoint in ledger.vault:
@@ -54,7 +54,7 @@ async def _check_vault(bitcoin: MemoryBitcoin, ledger: Ledger, mined: Mapping[by
     return found
 
 
-def _check_payments(ledger: Ledger, mined: Mapping[bytes, Intent]) -> list[str]:
+def _check_payments(ledger: Ledger, mined: Mapping[IntentId, Intent]) -> list[str]:
     found = []
     for burn in ledger.burns:
         payers = [intent for intent in mined.values() if burn in intent.burns]
@@ -79,28 +79,33 @@ def _check_versions(ledger: Ledger, sent: Mapping[Txid, bytes]) -> list[str]:
     return found
 
 
-def summarise_board(board: Board) -> dict[str, tuple[object, ...]]:
-    """Return the comparable part of every comparable record, by kind and id."""
+def summarise_board(board: Board, *, with_places: bool = True) -> dict[str, tuple[object, ...]]:
+    """Return the comparable part of every comparable record, by kind and id; `with_places` adds block heights."""
     found: dict[str, tuple[object, ...]] = {}
     for deposit in board.deposits.values():
         if deposit.state not in _UNSEEN:
-            found[f"deposit {deposit.outpoint}"] = _summarise_deposit(deposit)
+            place = (deposit.height, deposit.transfer_height) if with_places else ()
+            found[f"deposit {deposit.outpoint}"] = (*_summarise_deposit(deposit), *place)
     for batch in board.batches.values():
         if batch.state is not BatchState.ABANDONED:
-            found[f"batch {batch.intent_id.hex()}"] = _summarise_batch(batch)
+            mined = (batch.mined,) if with_places else ()
+            found[f"batch {batch.intent_id.hex()}"] = (
+                batch.state,
+                batch.intent,
+                batch.recorded,
+                batch.replaced_by,
+                *mined,
+            )
     for pegout in board.pegouts.values():
-        found[f"pegout {pegout.burn.hex()}"] = _summarise_pegout(pegout)
+        mined = (pegout.height,) if with_places else ()
+        found[f"pegout {pegout.burn.hex()}"] = (*_summarise_pegout(pegout), *mined)
     return found
 
 
 def _summarise_deposit(deposit: Deposit) -> tuple[object, ...]:
-    place = (deposit.height, deposit.transfer_height, deposit.transfer, deposit.spender)
-    return (deposit.state, deposit.value, deposit.epoch, deposit.child, deposit.pegin, deposit.credited, *place)
-
-
-def _summarise_batch(batch: Batch) -> tuple[object, ...]:
-    return (batch.state, batch.intent, batch.recorded, batch.mined, batch.replaced_by)
+    ends = (deposit.credited, deposit.transfer, deposit.spender)
+    return (deposit.state, deposit.value, deposit.epoch, deposit.child, deposit.pegin, *ends)
 
 
 def _summarise_pegout(pegout: PegOut) -> tuple[object, ...]:
-    return (pegout.state, pegout.payout, pegout.script, pegout.recorded, pegout.mined, pegout.height)
+    return (pegout.state, pegout.payout, pegout.script, pegout.recorded, pegout.mined)
