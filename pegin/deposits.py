@@ -5,7 +5,7 @@ The planner asks the same questions as a reviewer, so that one bad deposit is le
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,10 +18,10 @@ from pegin.vault import find_epoch_keys
 from smpc.errors import BridgeError
 from smpc.params import Params
 from smpc.protocol.facts import InputFacts, LedgerView
-from smpc.protocol.intents import IntentInput, IntentKind
+from smpc.protocol.intents import Intent, IntentInput, IntentKind
 from smpc.protocol.invoices import InvoiceTerms
 from smpc.protocol.ledger_state import IntentStatus
-from smpc.types import EpochNumber, FeeRate, Sats
+from smpc.types import EpochNumber, FeeRate, Outpoint, Sats
 
 _COUNTED: Final = frozenset({IntentStatus.LIVE, IntentStatus.BOOKED})
 """What uses the caps up: one version of every transfer that was or may still be mined."""
@@ -76,6 +76,22 @@ def select_deposits(
             batch.append(item)
             room -= item.value
     return _keep_within_budget(ledger, epoch, batch, rate)
+
+
+def find_untransferable(
+    ledger: LedgerView, intent: Intent, inputs: Mapping[Outpoint, InputFacts]
+) -> frozenset[Outpoint]:
+    """Return the deposits of a transfer that nobody signs for any more: gone, being refunded, or about to be.
+
+    While it stands in an intent one such deposit holds up all others of its batch; a replacement leaves it out.
+    """
+    found = ((item, inputs.get(item.outpoint)) for item in intent.inputs)
+    return frozenset(
+        item.outpoint
+        for item, facts in found
+        if find_deposit_faults(ledger, intent.epoch, item, facts)
+        or (facts is not None and facts.spender not in {None, intent.txid})
+    )
 
 
 def compute_room(ledger: LedgerView) -> int:

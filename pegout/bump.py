@@ -1,4 +1,4 @@
-"""Builds replacements of what does not confirm: same inputs, same payments, a higher fee, never a second payment."""
+"""Builds replacements of what does not go through: shared inputs, same payments, a higher fee, nothing paid twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smpc.errors import InvalidInput, NotFound, Refused
 from smpc.params import Params
 from smpc.protocol.facts import LedgerView
 from smpc.protocol.intents import Intent, IntentChoice, IntentInput, IntentKind
-from smpc.types import BurnId, FeeRate, IntentId, Sats, Vbytes
+from smpc.types import BurnId, FeeRate, IntentId, Outpoint, Sats, Vbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +26,22 @@ class BumpRequest:
     """Free, mature vault outputs of the same epoch, used only when the change cannot pay the higher fee."""
     more_burns: tuple[BurnId, ...] = ()
     """Further due burns to pay on this occasion."""
+    dropped: frozenset[Outpoint] = frozenset()
+    """Deposits not to be moved any more (`pegin.deposits.find_untransferable`), so that they hold up no others."""
 
 
 def build_bump(ledger: LedgerView, request: BumpRequest) -> BuiltTransaction:
     """Build the replacement of a standing intent; Refused when no more are allowed or nothing can pay for it.
 
-    It names every standing version it meets, spends all inputs of the newest and keeps its payments. NotFound when the
-    intent is not recorded.
+    It names every standing version it meets, spends the inputs of the newest (but for dropped deposits) and keeps its
+    payments. NotFound when the intent is not recorded.
     """
     entry = ledger.intents.get(request.intent)
     if entry is None:
         raise NotFound(f"there is no intent {request.intent.hex()} on the ledger")
     newest = entry.intent
-    versions = [item.intent for item in ledger.find_standing(newest.outpoints, newest.burns)]
+    kept = _list_kept(newest, request.dropped)
+    versions = [item.intent for item in ledger.find_standing(tuple(item.outpoint for item in kept), newest.burns)]
     if newest not in versions or len(versions) > ledger.params.bump_max_count:
         raise Refused(
             f"intent {request.intent.hex()} is {entry.status} and has {len(versions)} versions",
@@ -46,7 +49,7 @@ def build_bump(ledger: LedgerView, request: BumpRequest) -> BuiltTransaction:
             rule="V20",
             code="TOO_MANY_REPLACEMENTS",
         )
-    return _find_affordable(ledger, request, newest, versions)
+    return _find_affordable(ledger, request, kept, versions)
 
 
 def compute_bump_rate(params: Params, rate: FeeRate) -> FeeRate:
@@ -59,11 +62,18 @@ def compute_least_fee(params: Params, earlier: Sats, vbytes: Vbytes) -> Sats:
     return Sats(earlier + compute_fee(params.bump_min, vbytes))
 
 
+def _list_kept(newest: Intent, dropped: frozenset[Outpoint]) -> tuple[IntentInput, ...]:
+    # A payout's inputs are all kept: it must share one with every version, and vault outputs have no refund.
+    may_drop = newest.kind is IntentKind.TRANSFER
+    return tuple(item for item in newest.inputs if not may_drop or item.outpoint not in dropped)
+
+
 def _find_affordable(
-    ledger: LedgerView, request: BumpRequest, newest: Intent, versions: Sequence[Intent]
+    ledger: LedgerView, request: BumpRequest, kept: Sequence[IntentInput], versions: Sequence[Intent]
 ) -> BuiltTransaction:
+    newest = ledger.intents[request.intent].intent
     for extra in _list_extras(newest, request.spare_coins):
-        built = _build_with(ledger, request, (*newest.inputs, *extra), versions)
+        built = _build_with(ledger, request, (*kept, *extra), versions)
         if built is not None and _is_allowed(ledger, request, built):
             return built
     raise Refused(

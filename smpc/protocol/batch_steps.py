@@ -91,10 +91,14 @@ def _on_witnesses(batch: Batch, event: events.WitnessesSigned) -> Transition[Bat
 
 
 def _on_signing_refused(batch: Batch, event: events.SigningRefused) -> Transition[Batch]:
-    # Once V signed, nobody can promise any more that the transaction is never mined: then there is no withdrawal.
+    """Ask for a withdrawal, and for a replacement without what was refused, in case shares are out already.
+
+    Once V signed, nobody can promise any more that the transaction is never mined: then there is no withdrawal.
+    """
     noted = replace(batch, note=f"{event.role} refuses: {event.rule}: {event.message}", asked=event.kaon_height)
-    effects = (events.AskWithdrawal(batch.intent_id),) if batch.state is _S.WINDOW_OVER else ()
-    return Transition(noted, effects)
+    bump = events.PlanBump(batch.intent_id)
+    is_unsigned = batch.state is _S.WINDOW_OVER
+    return Transition(noted, (events.AskWithdrawal(batch.intent_id), bump) if is_unsigned else (bump,))
 
 
 def _on_sent(batch: Batch, event: events.TransactionSent) -> Transition[Batch]:

@@ -215,7 +215,7 @@ class BatchLife(RuleBasedStateMachine):
             case events.AskBooking() | events.SubmitBooking():
                 assert batch.mined is not None
             case events.PlanBump():
-                assert batch.state in {B.SIGNED, B.BROADCAST}
+                assert batch.state in {B.WINDOW_OVER, B.VALIDATORS_SIGNED, B.SIGNED, B.BROADCAST}
                 assert batch.mined is None
             case events.AskWithdrawal():
                 assert not batch.validator_signatures

@@ -143,12 +143,13 @@ def test_a_recorded_batch_waits_for_a_lost_input_and_says_so_once() -> None:
 
 
 def test_a_final_refusal_of_v_asks_for_a_withdrawal_and_one_of_w_cannot() -> None:
+    """Both ask for a replacement: one deposit whose refund opens must not hold up its whole batch."""
     refused = events.SigningRefused(Role.VALIDATOR, "V34", "too close", AT)
     first = run(waiting_for_validators(), refused)
-    assert first.effects == (events.AskWithdrawal(ID),)
+    assert first.effects == (events.AskWithdrawal(ID), events.PlanBump(ID))
     half = run(waiting_for_validators(), events.ValidatorsSigned((SIGNATURE,), AT)).record
     second = run(half, replace(refused, role=Role.WITNESS))
-    assert (second.record.state, second.effects) == (B.VALIDATORS_SIGNED, ())
+    assert (second.record.state, second.effects) == (B.VALIDATORS_SIGNED, (events.PlanBump(ID),))
     assert "V34" in second.record.note
 
 

@@ -6,16 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from pegin.deposits import find_untransferable
 from pegin.model import compute_rate_limit
 from pegout.build import build_payout, rebuild
 from pegout.bump import BumpRequest, build_bump, compute_bump_rate
 from pegout.coins import PayoutRequest, choose_coins, choose_payout, list_due_burns, list_free_coins
 from smpc.errors import InvalidInput, NotFound, Refused
 from smpc.params import REGTEST
+from smpc.protocol.facts import StandingFacts
 from smpc.protocol.intents import IntentChoice, IntentInput, IntentKind
-from smpc.protocol.ledger_state import BurnStatus
+from smpc.protocol.ledger_state import BurnStatus, IntentStatus
+from smpc.protocol.review import Stage
 from smpc.types import BurnId, ChildIndex, FeeRate, IntentId, KaonHeight, Outpoint, Role, Sats, Txid
-from tests.support.flow_world import RATE, FlowWorld
+from tests.support.flow_world import RATE, FlowWorld, find_rule
 from tests.support.groups import EPOCH
 
 REQUEST = PayoutRequest(EPOCH, EPOCH, RATE, KaonHeight(10_000))
@@ -245,6 +248,43 @@ def test_a_bump_of_a_transfer_moves_the_same_deposits(world: FlowWorld) -> None:
     bumped = build_bump(world.ledger, BumpRequest(first.intent.intent_id, LIMIT))
     assert bumped.intent.outpoints == {outpoint}
     assert sum(bumped.intent.vault_outputs) + bumped.intent.fee == 300_000
+
+
+def test_a_replacement_leaves_out_a_deposit_that_holds_up_the_others(world: FlowWorld) -> None:
+    """Case B24, after the record: one refund comes too close, and the rest of the batch goes on without it."""
+    stale, *good = (world.deposit(index, 300_000) for index in range(20, 23))
+    first = world.record(world.transfer(stale, *good))
+    world.outputs[stale] = replace(world.outputs[stale], confirmations=REGTEST.refund_csv - REGTEST.refund_stop)
+    signing = world.review(Stage.SIGN, first.intent, first.transaction.to_bytes())
+    assert find_rule(signing) == ("V34", "REFUND_TOO_CLOSE")
+    dropped = find_untransferable(world.ledger, first.intent, world.outputs)
+    assert dropped == {stale}
+    second = build_bump(world.ledger, BumpRequest(first.intent.intent_id, LIMIT, dropped=dropped))
+    assert second.intent.outpoints == set(good)
+    standing = (StandingFacts(first.intent.intent_id, REGTEST.bump_after),)
+    assert world.endorse(second, world.facts(second.intent, standing=standing)).refusal() is None
+    world.record(second)
+    assert world.review(Stage.SIGN, second.intent, second.transaction.to_bytes()).is_accepted
+    world.mine(second)
+    assert world.ledger.intents[first.intent.intent_id].status is IntentStatus.DEAD
+    assert world.ledger.find_standing((stale,), ()) == ()
+
+
+def test_a_replacement_without_any_deposit_left_is_none(world: FlowWorld) -> None:
+    stale = world.deposit(20, 300_000)
+    first = world.record(world.transfer(stale))
+    with pytest.raises(Refused, match="0 versions"):
+        build_bump(world.ledger, BumpRequest(first.intent.intent_id, LIMIT, dropped=frozenset({stale})))
+
+
+def test_a_deposit_being_refunded_is_untransferable_and_one_in_our_own_mempool_is_not(world: FlowWorld) -> None:
+    outpoint = world.deposit(20, 300_000)
+    built = world.transfer(outpoint)
+    facts = world.outputs[outpoint]
+    for spender, expected in ((None, set()), (built.intent.txid, set()), (Txid(bytes(32)), {outpoint})):
+        seen = {outpoint: replace(facts, spender=spender)}
+        assert find_untransferable(world.ledger, built.intent, seen) == expected
+    assert find_untransferable(world.ledger, built.intent, {}) == {outpoint}
 
 
 def test_a_bump_names_every_version_that_still_stands(world: FlowWorld) -> None:
