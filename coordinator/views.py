@@ -64,6 +64,12 @@ class OutputView:
     refund_psbt: str
     """Base64; empty while there is nothing to take back."""
 
+    @property
+    def fee(self) -> Sats:
+        """What is or will be kept of a deposit that is or will be credited; 0 of any other."""
+        charged = self.line.state in _IN_FLIGHT or self.line.credited is not None
+        return self.line.fee if charged and self.line.fee is not None else Sats(0)
+
 
 @dataclass(frozen=True, slots=True)
 class PegInView:

@@ -114,7 +114,7 @@ def _to_output_message(output: OutputView) -> pb.PegInOutput:
         value_sats=line.value or 0,
         confirmations=line.confirmations,
         transfer_txid=_show(line.transfer),
-        fee_sats=line.fee or 0,
+        fee_sats=output.fee,
         credited_sats=line.credited or 0,
         refund_btc_height=line.refund_height or 0,
         state=line.state,

@@ -43,6 +43,7 @@ CREATE_METHOD: Final = f"/{SERVICE}/CreateInvoices"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 ViewT = TypeVar("ViewT")
+MessageT = TypeVar("MessageT", pb.PegIn, pb.PegOut)
 
 
 class PegServicer(PegServiceServicer):
@@ -78,16 +79,13 @@ class PegServicer(PegServiceServicer):
     async def WatchPegIn(self, request: pb.WatchPegInRequest, context: Context) -> AsyncIterator[pb.WatchPegInResponse]:
         """Stream a peg-in now and after every change, until it is final."""
         pegin = RecordId(_read_id(request.id))
-        await self._find(lambda: view_pegin(self._outlook, pegin))
-        last: pb.PegIn | None = None
-        async for _ in self._outlook.changed.watch():
+
+        def draw() -> tuple[pb.PegIn, bool]:
             view = view_pegin(self._outlook, pegin)
-            message = to_pegin_message(view)
-            if message != last:
-                last = message
-                yield pb.WatchPegInResponse(pegin=message)
-            if view.is_final:
-                return
+            return to_pegin_message(view), view.is_final
+
+        async for message in self._watch(draw):
+            yield pb.WatchPegInResponse(pegin=message)
 
     async def GetPegOut(self, request: pb.GetPegOutRequest, context: Context) -> pb.GetPegOutResponse:
         """Return one peg-out."""
@@ -104,16 +102,13 @@ class PegServicer(PegServiceServicer):
     ) -> AsyncIterator[pb.WatchPegOutResponse]:
         """Stream a peg-out now and after every change, until it is final."""
         burn = BurnId(_read_id(request.id))
-        await self._find(lambda: view_pegout(self._outlook, burn))
-        last: pb.PegOut | None = None
-        async for _ in self._outlook.changed.watch():
+
+        def draw() -> tuple[pb.PegOut, bool]:
             view = view_pegout(self._outlook, burn)
-            message = to_pegout_message(view)
-            if message != last:
-                last = message
-                yield pb.WatchPegOutResponse(pegout=message)
-            if view.is_final:
-                return
+            return to_pegout_message(view), view.is_final
+
+        async for message in self._watch(draw):
+            yield pb.WatchPegOutResponse(pegout=message)
 
     async def GetSupply(
         self, request: pb.PegServiceGetSupplyRequest, context: Context
@@ -125,6 +120,17 @@ class PegServicer(PegServiceServicer):
         """Return an epoch, the active one when none is named."""
         number = EpochNumber(request.epoch) if request.HasField("epoch") else None
         return to_epoch_message(build_epoch_view(self._outlook.ledger, number))
+
+    async def _watch(self, draw: Callable[[], tuple[MessageT, bool]]) -> AsyncIterator[MessageT]:
+        """Yield what is drawn now and whenever it changed, until it is final."""
+        message, is_final = await self._find(draw)
+        yield message
+        async for _ in self._outlook.changed.watch():
+            last, (message, is_final) = message, draw()
+            if message != last:
+                yield message
+            if is_final:
+                return
 
     async def _draft(self, order: InvoiceOrder) -> PegInView:
         known = self._desk.find_issued(order)
