@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from coordinator.attendance import Culprit, Declined, Lost, Seat, SignedMessage
@@ -11,12 +13,12 @@ from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import EpochEntry, EpochState
 from smpc.protocol.records import GroupKeyRecorded
 from smpc.threshold.dkg import SessionParams
-from smpc.types import Attempt, GroupId, HostKey, Role
+from smpc.types import Attempt, GroupId, HostKey, IdentityKey, Role
 
 
 @dataclass(frozen=True, slots=True)
 class CeremonyTask:
-    """One attempt of a group's ceremony that can be run: all members have announced their host keys for it."""
+    """One attempt of a group's ceremony that can be run, among these members."""
 
     group: GroupId
     attempt: Attempt
@@ -98,27 +100,39 @@ class CeremonyOutcome:
 _KEYING: Final = frozenset({EpochState.ANNOUNCED, EpochState.KEYGEN})
 
 
-def find_ceremony_work(ledger: Ledger) -> tuple[CeremonyTask, ...]:
-    """Return every attempt that could be run now, by epoch, role and attempt; empty when every group has its key."""
+LeftOut = Mapping[GroupId, frozenset[IdentityKey]]
+"""Members who were silent or at fault in an earlier attempt of their group's ceremony."""
+
+
+def find_ceremony_work(ledger: Ledger, left_out: LeftOut = MappingProxyType({})) -> tuple[CeremonyTask, ...]:
+    """Return every attempt that could be run now, by epoch, role and attempt; empty when every group has its key.
+
+    The first attempt needs all who were drawn. A rerun takes who announced a host key for it and is not in `left_out`,
+    as long as that leaves `t` members (design.md section 4).
+    """
     return tuple(
         task
         for number in sorted(ledger.epochs)
         for role in sorted(ledger.epochs[number].members)
-        for task in _find_attempts(ledger.epochs[number], role)
+        for task in _find_attempts(ledger.epochs[number], role, left_out.get(GroupId(number, role), frozenset()))
     )
 
 
-def _find_attempts(epoch: EpochEntry, role: Role) -> list[CeremonyTask]:
+def _find_attempts(epoch: EpochEntry, role: Role, silent: frozenset[IdentityKey]) -> list[CeremonyTask]:
     if epoch.state not in _KEYING or role in epoch.groups:
         return []
-    members, group = epoch.members[role], GroupId(epoch.number, role)
-    return [
-        CeremonyTask(
-            group=group,
-            attempt=attempt,
-            seats=tuple(Seat(group, at, member, known[member]) for at, member in enumerate(members)),
-            threshold=epoch.thresholds[role],
-        )
-        for (of, attempt), known in sorted(epoch.host_keys.items())
-        if of is role and all(member in known for member in members)
-    ]
+    group, threshold = GroupId(epoch.number, role), epoch.thresholds[role]
+    found: list[CeremonyTask] = []
+    for (of, attempt), known in sorted(epoch.host_keys.items()):
+        if of is not role:
+            continue
+        present = [member for member in epoch.members[role] if member in known]
+        if attempt == 0:
+            is_enough = len(present) == len(epoch.members[role])
+        else:
+            present = [member for member in present if member not in silent]
+            is_enough = len(present) >= threshold
+        if is_enough:
+            seats = tuple(Seat(group, at, member, known[member]) for at, member in enumerate(present))
+            found.append(CeremonyTask(group=group, attempt=attempt, seats=seats, threshold=threshold))
+    return found

@@ -20,7 +20,7 @@ from smpc.errors import BridgeError, TimedOut, Unavailable
 from smpc.node.consensus import ConsensusNode
 from smpc.participant.servicers import LedgerSource
 from smpc.protocol.records import GroupKeyRecorded
-from smpc.types import Attempt, GroupId, KaonHeight
+from smpc.types import Attempt, GroupId, IdentityKey, KaonHeight
 
 log = structlog.get_logger()
 
@@ -62,6 +62,7 @@ class EpochTurn:
         self._rests_until: dict[GroupId, KaonHeight] = {}
         self._records: dict[GroupId, GroupKeyRecorded] = {}
         self._submitted: dict[GroupId, KaonHeight] = {}
+        self._left_out: dict[GroupId, frozenset[IdentityKey]] = {}
         self.outcomes: dict[GroupId, CeremonyOutcome] = {}
         """The latest outcome of every group's ceremony, for status and reports."""
 
@@ -77,7 +78,7 @@ class EpochTurn:
         ledger = self._replica.ledger
         due = [
             task
-            for task in choose_attempts(find_ceremony_work(ledger), self._failures)
+            for task in choose_attempts(find_ceremony_work(ledger, self._left_out), self._failures)
             if ledger.height >= self._rests_until.get(task.group, 0)
         ]
         async with asyncio.TaskGroup() as ceremonies:
@@ -96,6 +97,7 @@ class EpochTurn:
         self.outcomes[task.group] = outcome
         if outcome.record is None:
             self._note_failure(task, outcome.describe())
+            self._leave_out(task, outcome)
         else:
             self._records[task.group] = outcome.record
             await self._submit(task.group)
@@ -121,6 +123,15 @@ class EpochTurn:
     def _note_failure(self, task: CeremonyTask, reason: str) -> None:
         log.warning("ceremony.failed", epoch=task.group.epoch, role=task.group.role, attempt=task.attempt, how=reason)
         self._rest(task.group, (task.group, task.attempt))
+
+    def _leave_out(self, task: CeremonyTask, outcome: CeremonyOutcome) -> None:
+        """Remember who was silent or proven at fault: reruns go on without them while `t` others are left."""
+        seats = [*(each.seat for each in outcome.lost), *(each.seat for each in outcome.culprits)]
+        absent = {seat.identity for seat in seats}
+        known = self._left_out.get(task.group, frozenset())
+        left = frozenset(known | absent)
+        if len(task.seats) - len(absent) >= task.threshold:
+            self._left_out[task.group] = left
 
     def _rest(self, group: GroupId, attempt: tuple[GroupId, Attempt]) -> None:
         self._failures[attempt] = self._failures.get(attempt, 0) + 1

@@ -172,9 +172,14 @@ class Ceremonies:
         header = request.header
         role = header.group.role
         announced = epoch.host_keys.get((role, header.attempt), {})
-        expected = tuple(announced.get(member) for member in epoch.members[role])
-        if request.host_keys != expected:
+        known = tuple(announced[member] for member in epoch.members[role] if member in announced)
+        # The first attempt needs all who were drawn; a rerun may leave silent members out, never so many that under
+        # `t` are left, and always in the order of the draw (design.md section 4).
+        least = len(epoch.members[role]) if header.attempt == 0 else epoch.thresholds[role]
+        if len(request.host_keys) < least or not _is_in_order(request.host_keys, known):
             return refuse("V06", "WRONG_GROUP", "the host keys are not the group's as announced on the consensus layer")
+        if announced.get(self._ring.identity) not in request.host_keys:
+            return refuse("V06", "WRONG_GROUP", "my own host key is left out of this ceremony")
         if request.threshold != epoch.thresholds[role]:
             return refuse("V06", "WRONG_GROUP", f"the threshold is {epoch.thresholds[role]}, never another")
         subject = compute_dkg_subject(self._network, header.group, header.attempt, request.host_keys)
@@ -184,6 +189,12 @@ class Ceremonies:
 
     def _secret(self, header: SessionHeader) -> SecretKey:
         return self._ring.derive_host_secret(header.group, header.attempt)
+
+
+def _is_in_order(chosen: tuple[HostKey, ...], known: tuple[HostKey, ...]) -> bool:
+    """Tell whether `chosen` are some of `known`, each once and in the same order."""
+    rest = iter(known)
+    return all(key in rest for key in chosen)
 
 
 def _investigate(ceremony: _Ceremony, request: DkgInvestigateRequest) -> Outcome:

@@ -86,7 +86,7 @@ class ShareRing:
         for epoch in epochs.values():
             for role, info in epoch.groups.items():
                 group = GroupId(epoch.number, role)
-                if self.identity in epoch.members[role] and group not in self._recorded:
+                if self.identity in info.members and group not in self._recorded:
                     self._restore(group, info)
 
     def restore(self, group: GroupId, attempt: Attempt, recovery_data: bytes) -> HeldShare:
