@@ -10,7 +10,7 @@ from smpc.protocol import batch_events as events
 from smpc.protocol.batch import BATCH, UNRECORDED, Batch, BatchState, find_due_effect
 from smpc.protocol.batch_events import BatchEffect, BatchEvent
 from smpc.protocol.batch_view import describe_loss, is_bump_due, is_patience_over
-from smpc.protocol.intents import Intent
+from smpc.protocol.intents import Intent, IntentKind
 from smpc.protocol.ledger_state import IntentEntry, IntentStatus
 from smpc.protocol.machine import Transition
 from smpc.types import KaonHeight
@@ -91,14 +91,17 @@ def _on_witnesses(batch: Batch, event: events.WitnessesSigned) -> Transition[Bat
 
 
 def _on_signing_refused(batch: Batch, event: events.SigningRefused) -> Transition[Batch]:
-    """Ask for a withdrawal, and for a replacement without what was refused, in case shares are out already.
+    """Ask for a withdrawal, and for a replacement of a transfer, which may leave out the deposit that was refused.
 
     Once V signed, nobody can promise any more that the transaction is never mined: then there is no withdrawal.
     """
     noted = replace(batch, note=f"{event.role} refuses: {event.rule}: {event.message}", asked=event.kaon_height)
-    bump = events.PlanBump(batch.intent_id)
-    is_unsigned = batch.state is _S.WINDOW_OVER
-    return Transition(noted, (events.AskWithdrawal(batch.intent_id), bump) if is_unsigned else (bump,))
+    effects: list[BatchEffect] = []
+    if batch.state is _S.WINDOW_OVER:
+        effects.append(events.AskWithdrawal(batch.intent_id))
+    if batch.intent.kind is IntentKind.TRANSFER and len(batch.intent.inputs) > 1:
+        effects.append(events.PlanBump(batch.intent_id))
+    return Transition(noted, tuple(effects))
 
 
 def _on_sent(batch: Batch, event: events.TransactionSent) -> Transition[Batch]:

@@ -128,6 +128,8 @@ def make_batches(state: BatchState) -> Iterable[Batch]:
     bare = Batch(INTENT, state, KaonHeight(100), KaonHeight(100))
     half = replace(bare, validator_signatures=(SIGNATURE,))
     full = replace(half, witness_signatures=(SIGNATURE,), signed_tx=b"signed")
+    two = (*INTENT.inputs, replace(INTENT.inputs[0], outpoint=replace(OUTPOINT, vout=1)))
+    yield replace(bare, intent=replace(INTENT, inputs=two))
     for batch in (bare, half, full):
         yield batch
         yield replace(batch, bump_from=BtcHeight(50), mined=BtcHeight(60))

@@ -143,14 +143,24 @@ def test_a_recorded_batch_waits_for_a_lost_input_and_says_so_once() -> None:
 
 
 def test_a_final_refusal_of_v_asks_for_a_withdrawal_and_one_of_w_cannot() -> None:
-    """Both ask for a replacement: one deposit whose refund opens must not hold up its whole batch."""
     refused = events.SigningRefused(Role.VALIDATOR, "V34", "too close", AT)
     first = run(waiting_for_validators(), refused)
-    assert first.effects == (events.AskWithdrawal(ID), events.PlanBump(ID))
+    assert first.effects == (events.AskWithdrawal(ID),)
     half = run(waiting_for_validators(), events.ValidatorsSigned((SIGNATURE,), AT)).record
     second = run(half, replace(refused, role=Role.WITNESS))
-    assert (second.record.state, second.effects) == (B.VALIDATORS_SIGNED, (events.PlanBump(ID),))
+    assert (second.record.state, second.effects) == (B.VALIDATORS_SIGNED, ())
     assert "V34" in second.record.note
+
+
+def test_one_deposit_whose_refund_opens_does_not_hold_up_its_batch() -> None:
+    """A replacement is asked for, which may leave it out; with a single deposit there is nothing to save."""
+    two = (*INTENT.inputs, replace(INTENT.inputs[0], outpoint=replace(OUTPOINT, vout=1)))
+    batch = replace(waiting_for_validators(), intent=replace(INTENT, inputs=two))
+    refused = events.SigningRefused(Role.VALIDATOR, "V34", "too close", AT)
+    assert run(batch, refused).effects == (
+        events.AskWithdrawal(batch.intent_id),
+        events.PlanBump(batch.intent_id),
+    )
 
 
 @pytest.mark.parametrize(
