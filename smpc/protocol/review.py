@@ -87,7 +87,7 @@ _CATALOGUE: Final = (
     ),
     Rule("V31", ("TERMS_MISMATCH", "INVOICE_UNKNOWN"), "the invoice is recorded and its terms match the deposit"),
     Rule("V32", ("NOT_DEEP_ENOUGH",), "the deposit has the confirmations it needs on the best chain"),
-    Rule("V33", ("OUT_OF_BOUNDS", "WINDOW_CAP", "TOTAL_CAP"), "amounts are inside the invoice's bounds and all caps"),
+    Rule("V33", ("OUT_OF_BOUNDS", "TOTAL_CAP"), "amounts are inside the invoice's bounds and all caps"),
     Rule("V34", ("REFUND_TOO_CLOSE",), "the refund opens later than the margin"),
     Rule("V35", ("BLOCKED",), "no deposit is on my blocklist"),
     Rule("V37", ("ALREADY_CREDITED",), "the deposit is not credited already"),
