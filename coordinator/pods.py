@@ -108,6 +108,15 @@ class Question:
         return SignedMessage(f"{self.rpc}/request", self.envelope)
 
 
+@dataclass(frozen=True, slots=True)
+class Unopened:
+    """A member's answer as it came, not yet verified."""
+
+    seat: Seat
+    question: Question
+    envelope: Envelope
+
+
 class Pods:
     """Every pod of the network, as the coordinator speaks to them."""
 
@@ -138,29 +147,35 @@ class Pods:
 
     async def ask(self, seat: Seat, question: Question, expected: type[ReplyT], *, seconds: float) -> Heard[ReplyT]:
         """Ask one member and return its signed answer of the expected kind, its refusal, or why there is neither."""
-        heard = await self.hear(seat, question, seconds=seconds)
-        if not isinstance(heard, Answered):
-            return heard
-        if not isinstance(heard.reply, expected):
-            return Lost(seat, "WRONG_MESSAGE", f"{question.rpc} was answered with a {type(heard.reply).__name__}")
-        return Answered(seat, heard.reply, heard.signed)
+        return narrow(await self.hear(seat, question, seconds=seconds), expected)
 
     async def hear(self, seat: Seat, question: Question, *, seconds: float) -> Heard[Reply]:
         """Ask one member and return whatever it signed."""
+        fetched = await self.fetch(seat, question, seconds=seconds)
+        return self.open(fetched) if isinstance(fetched, Unopened) else fetched
+
+    async def fetch(self, seat: Seat, question: Question, *, seconds: float) -> Unopened | Declined | Lost:
+        """Ask one member and leave its answer unopened: opening costs more than waiting, and may prove unneeded."""
         try:
             async with asyncio.timeout(seconds):
                 outcome = await self._transport.deliver(seat.identity, question.rpc, question.envelope, seconds=seconds)
-            if isinstance(outcome, Refusal):
-                return Declined(seat, outcome)
-            method = f"{question.rpc}/reply"
-            reply = open_reply(outcome, method, sender=seat.sender, session_id=question.session_id)
         except TimeoutError:
             return Lost(seat, "TIMED_OUT", f"no answer within {seconds:.1f} s")
         except BridgeError as error:
             return Lost(seat, error.code, error.message)
+        return Declined(seat, outcome) if isinstance(outcome, Refusal) else Unopened(seat, question, outcome)
+
+    def open(self, answer: Unopened) -> Heard[Reply]:
+        """Check that the member signed its answer for this session, and return it."""
+        seat, method = answer.seat, f"{answer.question.rpc}/reply"
+        try:
+            session_id = answer.question.session_id
+            reply = open_reply(answer.envelope, method, sender=seat.sender, session_id=session_id)
+        except BridgeError as error:
+            return Lost(seat, error.code, error.message)
         if isinstance(reply, Refusal):
             return Declined(seat, reply)
-        return Answered(seat, reply, SignedMessage(method, outcome))
+        return Answered(seat, reply, SignedMessage(method, answer.envelope))
 
     def tell(self, seats: Iterable[Seat], request: Request, *, seconds: float = 5.0) -> None:
         """Send a request whose answer nobody waits for."""
@@ -180,3 +195,12 @@ class Pods:
 
     async def _tell(self, seat: Seat, question: Question, seconds: float) -> None:
         await self.hear(seat, question, seconds=seconds)
+
+
+def narrow(heard: Heard[Reply], expected: type[ReplyT]) -> Heard[ReplyT]:
+    """Take an answer of another kind than expected for none."""
+    if not isinstance(heard, Answered):
+        return heard
+    if not isinstance(heard.reply, expected):
+        return Lost(heard.seat, "WRONG_MESSAGE", f"{heard.signed.method} holds a {type(heard.reply).__name__}")
+    return Answered(heard.seat, heard.reply, heard.signed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from coordinator.attendance import Culprit, Declined, Lost
+from coordinator.attendance import Culprit, Declined, Lost, Seat
 from smpc.errors import Unavailable
+from smpc.threshold import roast
 from smpc.types import GroupId, Purpose, Signature
 
 
@@ -67,3 +69,40 @@ class RoundOutcome:
         ]
         parts += [f"pod {each.seat.identity.hex()[:8]} at fault ({each.code})" for each in self.culprits]
         return "; ".join(parts)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Who failed a round while it runs, each with its reason."""
+
+    lost: list[Lost] = field(default_factory=list)
+    declined: list[Declined] = field(default_factory=list)
+    culprits: dict[int, Culprit] = field(default_factory=dict)
+    """By position; the first fault counts."""
+
+    def note_failure(self, heard: Declined | Lost) -> roast.MemberLost:
+        """Keep why a member takes no further part, and return the event of it."""
+        if isinstance(heard, Declined):
+            self.declined.append(heard)
+            return roast.MemberLost(heard.seat.position, heard.refusal.reason)
+        self.lost.append(heard)
+        return roast.MemberLost(heard.seat.position, heard.code)
+
+    def note_culprit(self, culprit: Culprit) -> roast.MemberCaught:
+        """Keep a proven fault, and return the event of it."""
+        self.culprits.setdefault(culprit.seat.position, culprit)
+        return roast.MemberCaught(culprit.seat.position, culprit.code)
+
+    def find_silent(self, record: roast.RoastRecord, seats: Sequence[Seat], without: frozenset[int]) -> list[Lost]:
+        """Return the members of a failed round who were asked and said nothing."""
+        if record.failure is None:
+            return []
+        told = {each.seat.position for each in self.lost} | {each.seat.position for each in self.declined} | without
+        return [
+            Lost(seats[at], "SILENT", _describe_wait(record, at)) for at in record.failure.missing if at not in told
+        ]
+
+
+def _describe_wait(record: roast.RoastRecord, position: int) -> str:
+    asked = "nonces" if record.members[position].standing is roast.Standing.ASKED else "shares"
+    return f"asked for {asked}, no answer in time"

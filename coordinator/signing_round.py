@@ -9,25 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import structlog
 
-from coordinator.attendance import (
-    Answered,
-    Culprit,
-    Declined,
-    Heard,
-    Lost,
-    Progress,
-    Seat,
-    Watcher,
-    ignore_progress,
-)
-from coordinator.pods import Pods, Question
+from coordinator.attendance import Answered, Culprit, Progress, Seat, Watcher, ignore_progress
+from coordinator.pods import Pods, Question, Unopened, narrow
 from coordinator.signing_job import SigningJob
-from coordinator.signing_outcome import DEFAULT_POLICY, RoundOutcome, RoundPolicy
+from coordinator.signing_outcome import DEFAULT_POLICY, RoundOutcome, RoundPolicy, Tally
 from coordinator.signing_session import (
     Commitment,
     SigningSession,
@@ -41,10 +31,13 @@ from coordinator.signing_session import (
 from smpc.errors import MemberFault
 from smpc.protocol.pod_messages import AbortRequest, CommitReply, CommitRequest, SessionHeader, SignReply
 from smpc.threshold import roast
-from smpc.threshold.roast import Event, RoastRecord, Standing
+from smpc.threshold.roast import Event, Standing
 from smpc.types import Signature
 
 log = structlog.get_logger()
+
+_SMOOTH: Final = (roast.NoncesArrived, roast.SharesArrived, roast.SessionVerified)
+"""What happens in a round in which everything goes well."""
 
 
 async def run_signing_round(
@@ -78,10 +71,12 @@ class _Round:
         self._sessions: dict[int, SigningSession] = {}
         self._heard_at: dict[int, float] = {}
         self._signatures: list[Signature | None] = [None] * len(job.tasks)
-        self._lost: list[Lost] = []
-        self._declined: list[Declined] = []
-        self._culprits: dict[int, Culprit] = {}
-        self._record: RoastRecord
+        self._tally = Tally()
+        self._committed: set[int] = set()
+        self._spares: list[Callable[[], None]] = []
+        """Each opens an answer that came after enough others: that would cost a hash of all its nonces for nothing."""
+        self._is_smooth = True
+        self._record: roast.RoastRecord
 
     async def run(self) -> RoundOutcome:
         """Drive the machine to its end."""
@@ -92,7 +87,10 @@ class _Round:
             self._calls = calls
             self._perform(roast.start(self._job.key.threshold, len(self._job.seats), without=without))
             while self._record.phase not in roast.TERMINAL_PHASES:
-                self._perform(roast.step(self._record, await self._next_event()))
+                event = await self._next_event()
+                if not isinstance(event, _SMOOTH):
+                    self._open_spares()
+                self._perform(roast.step(self._record, event))
             await self._hear_the_rest()
             for task in self._running:
                 task.cancel()
@@ -137,15 +135,33 @@ class _Round:
     async def _ask_nonces(self, effect: roast.AskNonces) -> None:
         seat = self._job.seats[effect.member]
         header, question = self._open_attempt(effect.attempt)
-        heard = await self._pods.ask(seat, question, CommitReply, seconds=self._left())
-        if not isinstance(heard, Answered):
-            self._lose(heard)
-        elif not is_commitment_sound(self._job, effect.member, heard.reply):
-            self._catch(Culprit(seat, "INVALID_NONCE", (question.signed, heard.signed)))
+        fetched = await self._pods.fetch(seat, question, seconds=self._left())
+        if not isinstance(fetched, Unopened):
+            self._events.put_nowait(self._tally.note_failure(fetched))
+            return
+        self._committed.add(effect.member)
+        self._report("committed", self._committed, range(len(self._job.seats)))
+        if self._is_smooth and len(self._commitments) >= self._job.key.threshold:
+            self._spares.append(lambda: self._take_nonces(effect, header, fetched))
         else:
-            self._commitments[effect.member, effect.attempt] = Commitment(header, question.signed, heard)
+            self._take_nonces(effect, header, fetched)
+
+    def _take_nonces(self, effect: roast.AskNonces, header: SessionHeader, answer: Unopened) -> None:
+        heard, question = narrow(self._pods.open(answer), CommitReply), answer.question.signed
+        if not isinstance(heard, Answered):
+            self._events.put_nowait(self._tally.note_failure(heard))
+        elif not is_commitment_sound(self._job, effect.member, heard.reply):
+            self._catch(Culprit(heard.seat, "INVALID_NONCE", (question, heard.signed)))
+        else:
+            self._commitments[effect.member, effect.attempt] = Commitment(header, question, heard)
             self._events.put_nowait(roast.NoncesArrived(effect.member, effect.attempt))
-            self._report_commitments()
+
+    def _open_spares(self) -> None:
+        """Take everyone in who committed: the round is in trouble."""
+        self._is_smooth = False
+        for take in self._spares:
+            take()
+        self._spares.clear()
 
     def _open_attempt(self, attempt: int) -> tuple[SessionHeader, Question]:
         """Open the session of an attempt in the slot as it is now; everyone asked in it gets the same request."""
@@ -188,7 +204,7 @@ class _Round:
         heard = await self._pods.ask(seat, question, SignReply, seconds=self._left())
         session = self._sessions[number]
         if not isinstance(heard, Answered):
-            self._lose(heard)
+            self._events.put_nowait(self._tally.note_failure(heard))
             return
         session.shares[seat.position] = heard
         if not is_share_sound(self._job, seat.position, heard.reply):
@@ -196,7 +212,7 @@ class _Round:
             return
         self._heard_at[number] = self._clock()
         self._events.put_nowait(roast.SharesArrived(number, seat.position))
-        self._report_shares(session)
+        self._report("signed", set(session.shares), session.context.signers)
 
     async def _lose_patience(self, number: int, asked: float) -> None:
         """Wait as long as shares keep coming, then let those who answered go on elsewhere."""
@@ -218,7 +234,7 @@ class _Round:
         self._signatures = merge_signatures(self._signatures, wanted, outcome.signatures)
         for member in outcome.culprits:
             culprit = build_culprit(self._job, session, member, "INVALID_SHARE")
-            self._culprits.setdefault(member, culprit)
+            self._tally.culprits.setdefault(member, culprit)
         if None not in self._signatures:
             self._events.put_nowait(roast.SessionVerified(number))
         else:
@@ -242,27 +258,12 @@ class _Round:
     def _left(self) -> float:
         return max(0.05, self._ends - self._clock())
 
-    def _lose(self, heard: Heard[Any]) -> None:
-        match heard:
-            case Declined():
-                self._declined.append(heard)
-                self._events.put_nowait(roast.MemberLost(heard.seat.position, heard.refusal.reason))
-            case Lost():
-                self._lost.append(heard)
-                self._events.put_nowait(roast.MemberLost(heard.seat.position, heard.code))
-
     def _catch(self, culprit: Culprit) -> None:
-        self._culprits.setdefault(culprit.seat.position, culprit)
-        self._events.put_nowait(roast.MemberCaught(culprit.seat.position, culprit.code))
-
-    def _report_commitments(self) -> None:
-        committed = {member for member, _ in self._commitments}
-        self._report("committed", committed, range(len(self._job.seats)))
-
-    def _report_shares(self, session: SigningSession) -> None:
-        self._report("signed", set(session.shares), session.context.signers)
+        self._events.put_nowait(self._tally.note_culprit(culprit))
 
     def _report(self, verb: str, done: set[int], asked: range | tuple[int, ...]) -> None:
+        if self._watch is ignore_progress:
+            return  # at a hundred members, naming who is missing after every answer costs more than opening the answer
         allowed = self._job.signers
         missing = [at for at in asked if at not in done and (allowed is None or at in allowed)]
         identities = tuple(self._job.seats[at].identity for at in missing)
@@ -270,10 +271,8 @@ class _Round:
         self._watch(Progress(self._job.group, "signing", verb, len(done), threshold, len(asked), identities))
 
     def _conclude(self, without: frozenset[int]) -> RoundOutcome:
-        record, failure = self._record, self._record.failure
-        told = {each.seat.position for each in self._lost} | {each.seat.position for each in self._declined}
-        silent = () if failure is None else tuple(at for at in failure.missing if at not in told | without)
-        still = [Lost(self._job.seats[at], "SILENT", _describe_wait(record, at)) for at in silent]
+        record, tally = self._record, self._tally
+        silent = tally.find_silent(record, self._job.seats, without)
         millis = round(1000 * (self._clock() - self._began))
         log.info(
             "round.finished",
@@ -288,15 +287,10 @@ class _Round:
             purpose=self._job.purpose,
             subject=self._job.digest,
             signatures=tuple(self._signatures),
-            reason="" if failure is None else failure.reason,
-            lost=(*self._lost, *still),
-            declined=tuple(self._declined),
-            culprits=tuple(self._culprits[at] for at in sorted(self._culprits)),
+            reason="" if record.failure is None else record.failure.reason,
+            lost=(*tally.lost, *silent),
+            declined=tuple(tally.declined),
+            culprits=tuple(tally.culprits[at] for at in sorted(tally.culprits)),
             sessions=len(record.sessions),
             millis=millis,
         )
-
-
-def _describe_wait(record: RoastRecord, position: int) -> str:
-    asked = "nonces" if record.members[position].standing is Standing.ASKED else "shares"
-    return f"asked for {asked}, no answer in time"

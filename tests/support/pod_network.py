@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, cast
@@ -88,6 +88,9 @@ class MemoryPods:
         self.pods = dict(pods)
         self.asked: Counter[str] = Counter()
         self.ways: dict[IdentityKey, Behaviour] = {}
+        self.signing = asyncio.Event()
+        """Set when the first share is asked for."""
+        self._answered: defaultdict[tuple[IdentityKey, str], asyncio.Event] = defaultdict(asyncio.Event)
 
     @classmethod
     def of_world(cls, world: PodWorld) -> MemoryPods:
@@ -98,12 +101,20 @@ class MemoryPods:
     async def deliver(self, pod: IdentityKey, rpc: str, envelope: Envelope, *, seconds: float) -> Envelope | Refusal:
         """Return the pod's answer, by whatever way it behaves."""
         self.asked[rpc] += 1
+        if rpc == "Sign":
+            self.signing.set()
 
         async def forward() -> Envelope | Refusal:
             return await self.pods[pod].answer(rpc, envelope, seconds)
 
         way = self.ways.get(pod)
-        return await (forward() if way is None else way(rpc, envelope, forward))
+        answer = await (forward() if way is None else way(rpc, envelope, forward))
+        self._answered[pod, rpc].set()
+        return answer
+
+    def answered(self, pod: IdentityKey, rpc: str) -> asyncio.Event:
+        """Return what is set when this pod has answered such a question."""
+        return self._answered[pod, rpc]
 
 
 def open_pods(world: PodWorld, transport: MemoryPods) -> Pods:
@@ -125,6 +136,17 @@ def silent(*rpcs: str) -> Behaviour:
     async def way(rpc: str, _envelope: Envelope, forward: Forward) -> Envelope | Refusal:
         if not rpcs or rpc in rpcs:
             await asyncio.Event().wait()
+        return await forward()
+
+    return way
+
+
+def late(event: asyncio.Event, *rpcs: str) -> Behaviour:
+    """Answer these questions only after something else has happened."""
+
+    async def way(rpc: str, _envelope: Envelope, forward: Forward) -> Envelope | Refusal:
+        if not rpcs or rpc in rpcs:
+            await event.wait()
         return await forward()
 
     return way

@@ -24,6 +24,7 @@ from tests.support.pod_network import (
     MemoryPods,
     deaf_after,
     find_identity,
+    late,
     lying,
     open_pods,
     refusing,
@@ -52,6 +53,9 @@ class Round:
 
     def let(self, position: int, way: Behaviour, role: Role = Role.VALIDATOR) -> None:
         self.network.ways[find_identity(self.pods, role, position)] = way
+
+    def answered(self, position: int, rpc: str) -> asyncio.Event:
+        return self.network.answered(find_identity(self.pods, Role.VALIDATOR, position), rpc)
 
     def lie(self, member: int, rpc: str, **changes: object) -> None:
         secret = self.pods.world.chain.epoch.groups[Role.VALIDATOR].host_secrets[member]
@@ -115,7 +119,7 @@ async def test_a_slow_pod_is_not_waited_for(stage: Round) -> None:
 )
 async def test_a_pod_that_commits_and_then_vanishes_costs_one_more_session(stage: Round, way: Behaviour) -> None:
     stage.let(0, way)
-    stage.let(3, slow(0.2, "Commit"))
+    stage.let(3, late(stage.network.signing, "Commit"))
     outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
     assert outcome.is_signed, outcome.describe()
     assert outcome.sessions == 2
@@ -148,7 +152,7 @@ async def test_one_pod_more_than_may_be_down_ends_the_round_at_once(stage: Round
 )
 async def test_a_wrong_share_names_its_author_and_the_round_goes_on_without_it(stage: Round, shares: bytes) -> None:
     stage.lie(0, "Sign", shares=shares)
-    stage.let(3, slow(0.1, "Commit"))
+    stage.let(3, late(stage.network.signing, "Commit"))
     outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
     assert outcome.is_signed, outcome.describe()
     assert outcome.sessions == 2
@@ -157,7 +161,7 @@ async def test_a_wrong_share_names_its_author_and_the_round_goes_on_without_it(s
 
 async def test_a_culprit_is_shown_with_everything_that_was_signed_in_the_session(stage: Round) -> None:
     stage.lie(0, "Sign", shares=bytes(64))
-    stage.let(3, slow(0.1, "Commit"))
+    stage.let(3, late(stage.network.signing, "Commit"))
     (culprit,) = (await run_signing_round(stage.voice, stage.job(), policy=QUICK)).culprits
     assert [each.method for each in culprit.transcript] == [
         "Commit/request",
@@ -176,7 +180,8 @@ async def test_malformed_nonces_name_their_author_and_the_round_goes_on_without_
     stage: Round, nonces: bytes
 ) -> None:
     stage.lie(1, "Commit", nonces=nonces)
-    stage.let(3, slow(0.1, "Commit"))
+    for other in (0, 2, 3):
+        stage.let(other, late(stage.answered(1, "Commit"), "Commit"))
     outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
     assert outcome.is_signed, outcome.describe()
     assert [(each.seat.position, each.code) for each in outcome.culprits] == [(1, "INVALID_NONCE")]
@@ -184,6 +189,8 @@ async def test_malformed_nonces_name_their_author_and_the_round_goes_on_without_
 
 async def test_a_pod_that_speaks_for_another_is_caught(stage: Round) -> None:
     stage.lie(2, "Commit", position=1)
+    for other in (0, 1, 3):
+        stage.let(other, late(stage.answered(2, "Commit"), "Commit"))
     outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
     assert outcome.is_signed
     assert [each.seat.position for each in outcome.culprits] == [2]
@@ -192,6 +199,8 @@ async def test_a_pod_that_speaks_for_another_is_caught(stage: Round) -> None:
 async def test_an_answer_signed_with_another_key_is_no_answer(stage: Round) -> None:
     stranger = stage.pods.world.chain.epoch.groups[Role.VALIDATOR].host_secrets[1]
     stage.let(0, lying(stranger, {"Commit"}, lambda reply: reply))
+    for other in (1, 2, 3):
+        stage.let(other, late(stage.answered(0, "Commit"), "Commit"))
     outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
     assert outcome.is_signed
     assert [(each.seat.position, each.code) for each in outcome.lost] == [(0, "WRONG_SESSION")]
@@ -208,7 +217,7 @@ async def test_the_inputs_that_succeeded_are_kept_when_a_share_is_wrong(stage: R
 
     stage.let(0, lying(secret, {"Sign"}, alter))
     stage.let(2, silent("Sign"))
-    stage.let(3, slow(0.1, "Commit"))
+    stage.let(3, late(stage.network.signing, "Commit"))
     outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
     assert not outcome.is_signed
     stage.let(2, slow(0.05, "Sign"))
