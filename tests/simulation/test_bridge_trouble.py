@@ -145,11 +145,11 @@ async def test_a_transfer_that_a_reorg_takes_back_after_its_booking_halts_promis
     await world.peg_in(50_000_000)
     world.bitcoin.reorganise(1, keep_mempool=False)
     await world.advance(2)
-    assert world.is_halted
+    assert world.has_halted()
     await world.advance(8)
     world.mine()
     await world.advance(4)
-    assert not world.is_halted, "the coordinator had sent it again"
+    assert not world.has_halted(), "the coordinator had sent it again"
     await world.rest()
     await world.check_rebuild(with_places=False)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Coroutine, Sequence
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -80,6 +81,9 @@ BLOCK_SECONDS: Final = 0.5
 """Between two consensus-layer blocks."""
 
 TICK_SECONDS: Final = 0.25
+RAM_DISK: Final = Path("/dev/shm")  # noqa: S108 - a directory of its own is made in it
+"""Where the pods' logs go, if there is one: they sync every write, and a simulation loses no power."""
+
 LEASE_MS: Final = 10_000
 PATIENCE_BLOCKS: Final = 240
 """Consensus-layer blocks within which anything a test waits for must happen (invariant 9)."""
@@ -159,6 +163,11 @@ class BridgeWorld:
     pods: dict[IdentityKey, WorldPod] = field(default_factory=dict)
     coordinators: dict[str, Running] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
+    """What the blocklist of a pod names that is started from now on."""
+    kills: Iterator[int] | None = None
+    """At which points the coordinators die that follow one which died; None leaves the dead alone."""
+    deaths: list[str] = field(default_factory=list)
+    """Where coordinators died and were started again."""
     _following: asyncio.Task[None] | None = None
     _network: WorldNetwork | None = None
     _requests: int = 0
@@ -281,8 +290,7 @@ class BridgeWorld:
         """The only coordinator's records."""
         return self.coordinator.board
 
-    @property
-    def is_halted(self) -> bool:
+    def has_halted(self) -> bool:
         """Whether the only coordinator makes no promises because an invariant fails."""
         return self.coordinator.driver.halted is not None
 
@@ -300,7 +308,7 @@ class BridgeWorld:
             await asyncio.sleep(BLOCK_SECONDS)
             for pod in self.pods.values():
                 pod.refresh()
-            self._require_at_work()
+            await self._tend()
             await self.check()
 
     async def check(self) -> None:
@@ -362,10 +370,14 @@ class BridgeWorld:
         for _ in range(blocks):
             self.bitcoin.mine(1, transactions=())
 
-    def _require_at_work(self) -> None:
-        for running in self.coordinators.values():
+    async def _tend(self) -> None:
+        """Fail when a coordinator ended by itself; start again what was killed, if that is wanted."""
+        for name, running in tuple(self.coordinators.items()):
             if running.work.done() and not running.life.is_dead:
                 running.work.result()
+            if running.life.is_dead and self.kills is not None:
+                self.deaths.append(running.life.passed[-1])
+                await self.restart(name, kill_at=next(self.kills, None))
 
     # -------------------------------------------------------------- users
 
@@ -486,18 +498,23 @@ def simulated(story: Story) -> Callable[[Path], None]:
     return run
 
 
-def play(story: Story, directory: Path, *, seed: int = 1) -> None:
-    """Open a world, start a coordinator, let the story happen, and close everything."""
+def play(story: Story, directory: Path, *, seed: int = 1, kills: Sequence[int] = ()) -> None:
+    """Open a world, start a coordinator, let the story happen, and close everything.
 
-    async def tell() -> None:
-        world = await BridgeWorld.open(directory, seed)
+    `kills`: at which point the first coordinator dies, then the one that follows it, and so on.
+    """
+
+    async def tell(logs: Path) -> None:
+        world = await BridgeWorld.open(logs, seed)
         try:
-            await world.start()
+            world.kills = iter(kills) if kills else None
+            await world.start(kill_at=next(world.kills) if world.kills else None)
             await story(world)
         finally:
             await world.close()
 
-    run_in_virtual_time(tell())
+    with tempfile.TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else directory) as logs:
+        run_in_virtual_time(tell(Path(logs)))
 
 
 def check_scripts(transaction: Transaction, prevouts: Sequence[TxOut]) -> str | None:
