@@ -51,6 +51,10 @@ class DevnetChain:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
         await self._node.aclose()
         await self._wallet.aclose()
 

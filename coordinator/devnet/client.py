@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +14,9 @@ from typing import Any, Final
 from coordinator.devnet.bitcoind_binary import find_bitcoind
 from coordinator.devnet.children import build_environment
 from coordinator.devnet.control import request_control
+from coordinator.devnet.detached import Detached, start_detached
 from coordinator.devnet.layout import DevnetLayout
-from coordinator.devnet.settings import DevnetOptions, find_settings
+from coordinator.devnet.settings import DevnetOptions, check_options, find_settings
 from coordinator.devnet.status import Progress, build_status
 from smpc.errors import NotFound, TimedOut, Unavailable
 from smpc.host.private_file import make_private_directory
@@ -54,6 +54,7 @@ class Devnet:
         `options` must be those of an existing devnet, or None. `mine_every`: seconds between Bitcoin blocks.
         Unavailable when a process ends instead of becoming ready, TimedOut after `seconds`.
         """
+        check_options(self.layout.settings, options)
         if find_owner(self.layout.data_dir) is None:
             process = await asyncio.to_thread(self._spawn, options, mine_every)
             await self._await_socket(process)
@@ -109,7 +110,7 @@ class Devnet:
     async def _ask(self, verb: str, **arguments: object) -> Status:
         return await request_control(self.layout.control, {"verb": verb, **arguments})
 
-    def _spawn(self, options: DevnetOptions | None, mine_every: float | None) -> subprocess.Popen[bytes]:
+    def _spawn(self, options: DevnetOptions | None, mine_every: float | None) -> Detached:
         find_bitcoind()  # says at once, and on this terminal, when there is none
         make_private_directory(self.layout.data_dir)
         argv = [sys.executable, "-m", "coordinator.devnet", str(self.layout.data_dir)]
@@ -117,19 +118,11 @@ class Devnet:
             argv += ["--pods", str(options.pods), "--block-millis", str(options.block_millis)]
         if mine_every is not None:
             argv += ["--mine-every", str(mine_every)]
-        with self.layout.log.open("ab") as log:
-            return subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=build_environment(os.environ),
-                start_new_session=True,
-            )
+        return start_detached(argv, self.layout.log, build_environment(os.environ))
 
-    async def _await_socket(self, process: subprocess.Popen[bytes]) -> None:
+    async def _await_socket(self, process: Detached) -> None:
         deadline = time.monotonic() + _SPAWN_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.find_exit() is None and time.monotonic() < deadline:
             with contextlib.suppress(Unavailable):
                 await self._ask("status")
                 return

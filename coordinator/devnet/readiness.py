@@ -8,6 +8,7 @@ from typing import Final
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from coordinator.devnet.chain import DevnetChain
 from coordinator.devnet.identities import NETWORK
 from coordinator.devnet.layout import DevnetLayout
 from coordinator.devnet.settings import DevnetSettings, to_endpoint
@@ -15,6 +16,7 @@ from smpc.errors import BridgeError, NotFound
 from smpc.host.grpc_channel import RpcChannel
 from smpc.host.keystore import read_keystore_identity
 from smpc.host.peer import PeerIdentity, PeerRole
+from smpc.node.bitcoind_endpoint import CookieFile, RpcEndpoint
 from smpc.node.consensus_client import ConsensusClient
 from smpc.protocol.ledger_state import EpochState
 from smpc.types import EpochNumber
@@ -32,16 +34,19 @@ class ReadinessProbe:
         self._layout = layout
         self._channels = self._open_channels(settings)
         self._consensus = ConsensusClient(self._channels["consensus"])
+        self._chain = DevnetChain(build_node_endpoint(layout, settings))
 
     async def aclose(self) -> None:
         """Close every connection."""
         for channel in self._channels.values():
             await channel.close()
+        await self._chain.aclose()
 
     async def find_waiting(self) -> tuple[str, ...]:
         """Return what is not ready yet, one phrase each; empty when everything is."""
         async with asyncio.TaskGroup() as group:
             tasks = {name: group.create_task(self._is_serving(name)) for name in self._channels}
+            tasks["bitcoind"] = group.create_task(self._is_node_answering())
             epoch = group.create_task(self._find_missing_keys())
         silent = tuple(f"{name} does not serve yet" for name, task in tasks.items() if not task.result())
         return silent + epoch.result()
@@ -76,6 +81,13 @@ class ReadinessProbe:
             return False
         return bool(reply.status == SERVING)
 
+    async def _is_node_answering(self) -> bool:
+        try:
+            await self._chain.fetch_height()
+        except BridgeError:
+            return False
+        return True
+
     async def _find_missing_keys(self) -> tuple[str, ...]:
         try:
             epoch = await self._consensus.fetch_epoch(_FIRST_EPOCH)
@@ -86,3 +98,9 @@ class ReadinessProbe:
         missing = tuple(f"epoch 0: {group.role} key ceremony" for group in epoch.groups if group.info is None)
         is_active = epoch.state not in {EpochState.ANNOUNCED, EpochState.KEYGEN, EpochState.STANDBY}
         return missing or (() if is_active else ("epoch 0 is not active yet",))
+
+
+def build_node_endpoint(layout: DevnetLayout, settings: DevnetSettings) -> RpcEndpoint:
+    """Return the Bitcoin node's RPC as the supervisor uses it: asked again by whoever waits, never by itself."""
+    url = f"http://{to_endpoint(settings.ports.bitcoind)}"
+    return RpcEndpoint(url, CookieFile(layout.cookie), attempts=1)

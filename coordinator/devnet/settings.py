@@ -87,6 +87,16 @@ def find_settings(path: Path) -> DevnetSettings | None:
     return _parse(content, path)
 
 
+def check_options(path: Path, options: DevnetOptions | None) -> None:
+    """Raise ConfigError when `options` are given and an existing devnet was created with others."""
+    found = find_settings(path)
+    if found is not None and options is not None and found.options != options:
+        raise ConfigError(
+            f"the devnet in {path.parent} has {found.options.pods} pods and {found.options.block_millis} ms blocks",
+            remedy="start it without options, or create another one in another directory",
+        )
+
+
 def to_endpoint(port: int) -> str:
     """Return the loopback address of a port as `host:port`."""
     return f"127.0.0.1:{port}"

@@ -20,12 +20,17 @@ from coordinator.devnet.creation import create_keys, write_configurations
 from coordinator.devnet.identities import DevnetIdentities
 from coordinator.devnet.layout import DevnetLayout
 from coordinator.devnet.programs import describe_bitcoind, describe_services
-from coordinator.devnet.readiness import ReadinessProbe
-from coordinator.devnet.settings import DevnetOptions, DevnetPorts, DevnetSettings, find_settings, to_endpoint
+from coordinator.devnet.readiness import ReadinessProbe, build_node_endpoint
+from coordinator.devnet.settings import (
+    DevnetOptions,
+    DevnetPorts,
+    DevnetSettings,
+    check_options,
+    find_settings,
+)
 from coordinator.devnet.status import Progress, build_status
 from smpc.errors import BridgeError, ConfigError, NotFound, TimedOut, Unavailable
 from smpc.host.process import lock_data_directory
-from smpc.node.bitcoind_endpoint import CookieFile, RpcEndpoint
 
 log = structlog.get_logger()
 
@@ -88,9 +93,10 @@ class Supervisor:
 
     async def _start_node(self) -> DevnetSettings:
         """Start the Bitcoin node; of a new devnet create everything, because its genesis names a Bitcoin block."""
+        check_options(self._layout.settings, self._options)
         found = find_settings(self._layout.settings)
         if found is not None:
-            self._settings = self._check_options(found)
+            self._settings = found
             await self._launch_node(found)
             return found
         options = self._options or DevnetOptions()
@@ -236,20 +242,11 @@ class Supervisor:
 
     # -------------------------------------------------------------- small things
 
-    def _check_options(self, found: DevnetSettings) -> DevnetSettings:
-        if self._options is not None and self._options != found.options:
-            raise ConfigError(
-                f"the devnet in {self._layout.data_dir} was created with {found.options}",
-                remedy="start it without options, or create another one in another directory",
-            )
-        return found
-
     def _add(self, child: Child) -> Child:
         return self._children.setdefault(child.spec.name, child)
 
     def _open_chain(self, settings: DevnetSettings) -> DevnetChain:
-        url = f"http://{to_endpoint(settings.ports.bitcoind)}"
-        return DevnetChain(RpcEndpoint(url, CookieFile(self._layout.cookie), attempts=1))
+        return DevnetChain(build_node_endpoint(self._layout, settings))
 
     def _advance(self, stage: str, waiting: tuple[str, ...] = ()) -> None:
         seconds = dict(self._progress.seconds)

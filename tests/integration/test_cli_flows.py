@@ -190,22 +190,6 @@ def test_the_books_balance_to_the_satoshi(devnet: RunningDevnet, rich_user: str)
     assert supply["locked_sats"] == total
 
 
-@pytest.mark.parametrize("amount", ["0", "-1", "1.5sat", "1e18", "NaN", "9223372036854775808", "\uff101"])
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("pegin", "create", "--wallet", "nobody", "--amount"),
-        ("pegout", "request", "--from", "x", "--to", "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080", "--amount"),
-        ("send", "--from", "x", "--to", "x", "--amount"),
-    ],
-)
-def test_an_amount_that_is_none_is_refused_before_anything_else(
-    devnet: RunningDevnet, words: tuple[str, ...], amount: str
-) -> None:
-    heard = devnet.try_peg(*words, amount)
-    assert (heard.code, heard.error["code"]) == (2, "INVALID_ARGUMENT")
-
-
 def test_what_the_ledger_forbids_is_refused_with_its_rule(devnet: RunningDevnet, rich_user: str) -> None:
     own = devnet.order(rich_user, "0.01")["outputs"][0]["address"]
     plain = str(devnet.bitcoin("getnewaddress", wallet=rich_user))

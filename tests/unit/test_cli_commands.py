@@ -117,6 +117,22 @@ def test_bad_usage_is_one_error_document_and_exit_code_two(terminal: Terminal, w
     assert document["error"]["message"]
 
 
+@pytest.mark.parametrize("amount", ["0", "-1", "1.5sat", "1e18", "NaN", "9223372036854775808", "\uff101"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pegin", "create", "--wallet", "nobody", "--amount"),
+        ("pegout", "request", "--from", "x", "--to", "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080", "--amount"),
+        ("send", "--from", "x", "--to", "x", "--amount"),
+    ],
+)
+def test_an_amount_that_is_none_is_refused_before_anything_else(
+    terminal: Terminal, words: tuple[str, ...], amount: str
+) -> None:
+    code, document = terminal.ask(*words, amount)
+    assert (code, document["error"]["code"]) == (ExitCode.USAGE, "INVALID_ARGUMENT")
+
+
 def test_without_a_profile_every_command_says_how_to_get_one(terminal: Terminal) -> None:
     code, document = terminal.ask("supply")
 
