@@ -344,9 +344,17 @@ class BridgeWorld:
         for _ in range(PATIENCE_BLOCKS):
             before = len(self.tables.events)
             await self.advance(6)
-            if len(self.tables.events) == before:
+            if len(self.tables.events) == before and not self.bitcoin.pending:
                 return
+            if self.bitcoin.pending:
+                self.mine(REGTEST.confirmations)
         raise AssertionError(f"seed {self.seed}: the world never rests: {self.describe()}")
+
+    async def wait(self, blocks: int = 1) -> None:
+        """Let consensus-layer blocks pass without looking at anything: for times when something is out of service."""
+        for _ in range(blocks):
+            await self.consensus.produce()
+            await asyncio.sleep(BLOCK_SECONDS)
 
     async def until(
         self, condition: Callable[[], object], *, blocks: int = PATIENCE_BLOCKS, mine_every: int | None = None
