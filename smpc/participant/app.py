@@ -12,7 +12,7 @@ import structlog
 
 from pegbridge.v1 import dkg_pb2_grpc, participant_pb2_grpc, signing_pb2_grpc
 from smpc.curve import SecretKey, blind_context
-from smpc.errors import BridgeError, ConfigError
+from smpc.errors import BridgeError, ConfigError, TimedOut, Unavailable
 from smpc.host.counters import Counters
 from smpc.host.gates import EVERY_ROLE, Access, AccessGate
 from smpc.host.grpc_channel import RpcChannel
@@ -31,6 +31,7 @@ from smpc.participant.config import PodConfig
 from smpc.participant.duty_keeper import DutyKeeper
 from smpc.participant.gather import FactGatherer
 from smpc.participant.keystore import open_keystore
+from smpc.participant.log_file import open_signing_log
 from smpc.participant.reviewer import Reviewer
 from smpc.participant.servicers import Desk, DkgServicer, SigningServicer
 from smpc.participant.shares import ShareRing
@@ -45,7 +46,8 @@ log = structlog.get_logger()
 DRAIN_SECONDS: Final = 10.0
 """How long running calls may take to end after SIGTERM."""
 
-LOG_NAME: Final = "log.sqlite"
+CONSENSUS_PAUSE_SECONDS: Final = 0.2
+"""Between two looks for a consensus node that does not answer at the start."""
 
 COORDINATOR_ONLY: Final[Access] = frozenset({PeerRole.COORDINATOR})
 RULES: Final[dict[str, Access]] = {
@@ -81,7 +83,7 @@ async def open_pod(config: PodConfig, secret: SecretKey) -> AsyncIterator[Pod]:
         try:
             consensus = ConsensusClient(channel)
             replica = Replica(consensus, genesis, find_preset(config.network))
-            signing_log = open_signing_log(config, ring)
+            signing_log = open_signing_log(config, ring.identity)
             try:
                 yield Pod(config, secret, ring, node, consensus, replica, signing_log)
             finally:
@@ -108,6 +110,7 @@ class Pod:
         self._replica = replica
         self._log = signing_log
         self._node = node
+        self._consensus = consensus
         self._broadcasts: set[asyncio.Task[None]] = set()
         self._duties = DutyKeeper(identity_secret=secret, ring=ring, consensus=consensus, view=lambda: replica.ledger)
         gatherer = FactGatherer(node, blocklist=read_blocklist(config.blocklist))
@@ -129,19 +132,37 @@ class Pod:
     async def serve_until(self, stopped: asyncio.Event) -> None:
         """Catch up, merge what is recorded into the log, then serve; on the way out let running calls end."""
         server = self._build_server()
+        try:
+            async with asyncio.TaskGroup() as group:
+                working = group.create_task(self._work(server))
+                await stopped.wait()
+                drained = await server.stop(DRAIN_SECONDS)
+                log.info("pod.stopped", drained=drained)
+                working.cancel()
+        except BaseExceptionGroup as failed:
+            raise find_first_error(failed) from None
+
+    async def _work(self, server: RpcServer) -> None:
+        """Follow the consensus node and serve, until cancelled or a check fails."""
         host, port = split_address(self._config.listen)
+        await self._await_consensus()
         async with asyncio.TaskGroup() as group:
-            following = group.create_task(self._replica.run())
+            group.create_task(self._replica.run())
             await self._replica.wait_synced()
             self._take_stock()
-            keeping = group.create_task(self._keep_up())
+            group.create_task(self._keep_up())
             bound = await server.start(host, port)
             log.info("pod.started", port=bound, identity=self._ring.identity.hex(), height=self._replica.ledger.height)
-            await stopped.wait()
-            drained = await server.stop(DRAIN_SECONDS)
-            log.info("pod.stopped", drained=drained)
-            keeping.cancel()
-            following.cancel()
+
+    async def _await_consensus(self) -> None:
+        """Wait until this operator's consensus node answers: both may start at the same moment."""
+        while True:
+            try:
+                await self._consensus.fetch_tip()
+            except (Unavailable, TimedOut):
+                await asyncio.sleep(CONSENSUS_PAUSE_SECONDS)
+            else:
+                return
 
     def _take_stock(self) -> None:
         """Before anything is signed: restore shares, and let the log forbid what recorded intents forbid (F12)."""
@@ -197,18 +218,10 @@ class Pod:
         return server
 
 
-def open_signing_log(config: PodConfig, ring: ShareRing) -> SigningLog:
-    """Open the pod's signing log; create it only where none was ever opened beside this keystore.
-
-    A log that vanished is no new pod's: what it forbade is partly known to the ledger alone, so an operator decides.
-    """
-    path = config.data_dir / LOG_NAME
-    marker = config.data_dir / f"{LOG_NAME}.created"
-    if not path.exists() and not marker.exists():
-        opened = SigningLog.create(path, network=config.network, identity=ring.identity)
-        marker.touch(mode=0o600)
-        return opened
-    return SigningLog.open(path, network=config.network, identity=ring.identity)
+def find_first_error(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what ended a group of tasks: the first error, however deep the groups are nested."""
+    first = failed.exceptions[0]
+    return find_first_error(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def read_blocklist(path: Path | None) -> frozenset[str]:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from smpc.curve import SecretKey
-from smpc.errors import BridgeError, ExitCode
+from smpc.errors import BridgeError, ExitCode, InvalidInput
 from smpc.host.config import load_config
 from smpc.host.log import configure_logging
 from smpc.host.private_file import Passphrase, write_private_file
@@ -29,23 +29,48 @@ app = typer.Typer(name="peg-participant", help="Run a participant's pod of the p
 
 @app.command()
 def init(
-    keystore: Annotated[Path, typer.Option(help="Where the encrypted identity goes; must not exist yet.")],
+    keystore: Annotated[
+        Path | None, typer.Option(help="Where the encrypted identity goes; must not exist yet.")
+    ] = None,
     passphrase_file: Annotated[
-        Path, typer.Option(help="File with the passphrase; created with a random one when it does not exist.")
-    ],
+        Path | None, typer.Option(help="File with the passphrase; created with a random one when it does not exist.")
+    ] = None,
     network: Annotated[Network, typer.Option(help="The network this identity is for.")] = Network.REGTEST,
     light: Annotated[bool, typer.Option(help="Argon2id with 32 MiB, for many pods on one machine.")] = False,
+    new_signing_log: Annotated[
+        bool,
+        typer.Option(help="Begin an empty signing log where the old one is lost. Needs --config and nothing else."),
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="The pod's config.toml, for --new-signing-log.")] = None,
 ) -> None:
-    """Create this participant's identity key.
+    """Create this participant's identity key, or consent to a new signing log where the old one is lost.
 
     Example: peg-participant init --keystore keystore.json --passphrase-file passphrase
     """
+    if new_signing_log:
+        _begin_new_signing_log(config)
+        return
+    if keystore is None or passphrase_file is None:
+        raise InvalidInput(
+            "a new identity needs a keystore and a passphrase file", remedy="give --keystore and --passphrase-file"
+        )
     if not passphrase_file.exists():
         write_private_file(passphrase_file, secrets.token_hex(24).encode())
     secret = SecretKey.generate(os.urandom(32))
     kdf = DEVNET_KDF if light else DEFAULT_KDF
     identity = create_keystore(keystore, secret, Passphrase.from_file(passphrase_file), kdf, network=network)
     _print("peg-participant.init", network, {"identity_key": identity.hex(), "keystore": str(keystore)})
+
+
+def _begin_new_signing_log(config: Path | None) -> None:
+    from smpc.participant.log_file import LOG_NAME, begin_new_signing_log
+
+    if config is None:
+        raise InvalidInput("a new signing log needs the pod's configuration", remedy="give --config")
+    loaded = load_config(PodConfig, config, ENV_PREFIX)
+    identity = begin_new_signing_log(loaded)
+    content = {"identity_key": identity.hex(), "signing_log": str(loaded.data_dir / LOG_NAME)}
+    _print("peg-participant.init", loaded.network, content)
 
 
 @app.command()

@@ -18,7 +18,8 @@ from smpc.protocol.encoding import encode_fields
 
 RESTORE: Final = (
     "restore the signing log from a backup and start again: it merges the recorded intents before it signs; "
-    "without a backup create a new one with `peg-participant init --new-signing-log`"
+    "without a backup move what is left of it away and begin a new one with "
+    "`peg-participant init --new-signing-log --config config.toml`"
 )
 
 Value = bytes | str | int
