@@ -99,12 +99,15 @@ class Ceremonies:
         """Name whose share did not fit, from the relay's investigation message."""
         return self._answer(request.header, b"investigate" + request.message, lambda it: _investigate(it, request))
 
-    def recover(self, request: DkgRecoverRequest) -> Outcome:
+    def recover(self, request: DkgRecoverRequest, epoch: EpochEntry | None) -> Outcome:
         """Restore a share from recovery data; without any, hand out that of a ceremony finished here.
 
         Recovery data is public, so a relay that lost it asks any member.
         """
         header = request.header
+        announced = {} if epoch is None else epoch.host_keys.get((header.group.role, header.attempt), {})
+        if self._ring.identity not in announced:
+            return refuse("V06", "WRONG_GROUP", "I announced no host key for this ceremony")
         if not request.recovery_data:
             held = self._ring.find_pending(header.group, header.attempt)
             return DkgReply(held.recovery_data if held is not None else b"")

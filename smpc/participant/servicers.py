@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc.aio
 import structlog
@@ -39,6 +39,10 @@ from smpc.wire.envelope import from_envelope_message, to_answer_message
 log = structlog.get_logger()
 
 R = TypeVar("R", bound=Request)
+
+MAX_SLOT_LEAD: Final = 20
+"""Final blocks that a leader's chain may be ahead of mine."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -81,7 +85,9 @@ class Desk:
             protocol=self._protocol,
         )
         slot = letter.request.header.slot
-        if not await self._has_reached(slot, min(5.0, seconds_left(context) / 2)):
+        # A chain that lags by a few blocks catches up in time; a slot far ahead is not worth waiting for.
+        patience = min(5.0, seconds_left(context) / 2) if slot <= self.ledger.height + MAX_SLOT_LEAD else 0.0
+        if not await self._has_reached(slot, patience):
             raise Unavailable(
                 f"my consensus replica is at final height {self.ledger.height}, the slot is {slot}",
                 code="NODE_BEHIND",
@@ -121,6 +127,9 @@ async def answer_letter(
         log.warning("request.refused", rpc=rpc, rule=fault.rule, code=fault.code)
         reason = fault.code if fault.code in RULES[fault.rule].reasons else RULES[fault.rule].reasons[0]
         return to_answer_message(refuse(fault.rule, reason, fault.message))
+    except OverflowError as fault:
+        # Integers travel as u64; Bitcoin's serialisation and SQLite take less.
+        raise InvalidInput(f"{rpc}: a number is larger than any of its kind") from fault
 
 
 class DkgServicer(dkg_pb2_grpc.DkgServiceServicer):
@@ -175,9 +184,12 @@ class DkgServicer(dkg_pb2_grpc.DkgServiceServicer):
 
     async def Recover(self, request: dkg_pb2.RecoverRequest, context: Context) -> dkg_pb2.RecoverResponse:  # noqa: N802
         """Restore a share, or hand out recovery data."""
-        answer = await self._answer(
-            request.envelope, "Recover", DkgRecoverRequest, context, lambda it: self._ceremonies.recover(it.request)
-        )
+
+        def run(letter: Letter[DkgRecoverRequest]) -> Outcome:
+            epoch = self._desk.ledger.epochs.get(letter.request.header.group.epoch)
+            return self._ceremonies.recover(letter.request, epoch)
+
+        answer = await self._answer(request.envelope, "Recover", DkgRecoverRequest, context, run)
         return dkg_pb2.RecoverResponse(answer=answer)
 
     async def _answer(
