@@ -217,7 +217,7 @@ async def test_no_pod_commits_before_the_window_is_over(stage: Stage) -> None:
     liar = stage.liar
     built = liar.transfer(await liar.deposit(2_000_000))
     await liar.record(built)
-    with liar.net.frozen_consensus():
+    with liar.net.frozen("consensus"):
         answers = await liar.ask_every(lambda seat: liar.commitment(seat, built), [Role.VALIDATOR])
     assert_all_refuse(answers, "V21", "WINDOW_NOT_OVER")
     await liar.pass_window(built)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from coordinator.attendance import Answered, Declined, Heard, Lost, Seat
@@ -71,6 +71,12 @@ class Liar(Coordinator):
         session = session_id or request.header.session_id
         pen, how = secret or self.net.secret, method or f"{rpc}/request"
         return Question(rpc, seal_message(pen, how, session, request, aux=bytes(32)))
+
+    def seal_body(self, question: Question, body: bytes) -> Question:
+        """Seal other bytes than a message's in the place of a question's."""
+        unsigned = replace(question.envelope, body=body)
+        digest = unsigned.compute_digest(f"{question.rpc}/request")
+        return Question(question.rpc, replace(unsigned, signature=self.net.sign(digest)))
 
     async def ask(self, seat: Seat, request: Request) -> Heard[Reply]:
         """Seal a request and ask one pod."""

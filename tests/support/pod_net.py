@@ -131,9 +131,9 @@ class PodNet:
         return await client.call(lambda stub: stub.Status, participant_pb2.StatusRequest(), seconds=5)
 
     @contextlib.contextmanager
-    def frozen_consensus(self) -> Iterator[None]:
-        """Let no consensus-layer block be made for the length of the block."""
-        running = self._children["consensus"].running
+    def frozen(self, name: str) -> Iterator[None]:
+        """Freeze a process (`consensus`, `bitcoind`, a pod's name) for the length of the block."""
+        running = self._children[name].running
         assert running is not None
         running.send(signal.SIGSTOP)
         try:
@@ -222,7 +222,7 @@ async def open_pod_net(root: Path, *, block_millis: int = BLOCK_MILLIS) -> Async
             settings,
             chain=chain,
             node=node,
-            children=children,
+            children={**children, "bitcoind": bitcoind},
             consensus=consensus,
             replica=replica,
         )
