@@ -130,6 +130,7 @@ class Coordinator:
             self._follow_ledger(),
             self.outlook.follow_replica(self._links.replica),
             self.outlook.pulse.run(self._config.poll_seconds),
+            self._await_epoch(),
             self._hold_office(),
         )
 
@@ -153,6 +154,14 @@ class Coordinator:
                 self.standing.halt(reason)
                 await asyncio.Event().wait()
 
+    async def _await_epoch(self) -> None:
+        """Promise nothing before an epoch is active in final blocks: there is no address to give."""
+        self.standing.note("epoch", "the groups of the first epoch have no keys yet")
+        async for _ in self.outlook.changed.watch():
+            if self._links.replica.ledger.active_epoch is not None:
+                self.standing.note("epoch", "")
+                return
+
     async def _wait_for(self, name: str, ask: Callable[[], Awaitable[object]]) -> None:
         await wait_for_dependency(name, ask, lambda reason: self.standing.note(name, reason))
 
@@ -160,12 +169,12 @@ class Coordinator:
 
     async def _hold_office(self) -> None:
         """Work whenever the store is there and the lease is ours, for ever."""
-        await self._wait_for("consensus", self._links.consensus.fetch_tip)
-        await self._wait_for("consensus", self._links.replica.wait_synced)
-        await self._wait_for("bitcoind", self.outlook.pulse.refresh)
         failures = 0
         while True:
             try:
+                await self._wait_for("consensus", self._links.consensus.fetch_tip)
+                await self._wait_for("consensus", self._links.replica.wait_synced)
+                await self._wait_for("bitcoind", self.outlook.pulse.refresh)
                 await self._serve_term()
             except (Halted, ProtocolError) as reason:
                 self.standing.halt(reason)
@@ -173,7 +182,7 @@ class Coordinator:
             except (Unavailable, TimedOut, StaleLease, ConfigError) as reason:
                 if isinstance(reason, ConfigError) and not self.standing.is_informed:
                     raise
-                failures = 0 if OFFICE not in self.standing.reasons else failures + 1
+                failures = failures + 1 if OFFICE in self.standing.reasons else 0
                 self.standing.note(OFFICE, reason.message)
                 log.warning("term.ended", code=reason.code, reason=reason.message, remedy=reason.remedy)
             await asyncio.sleep(compute_pause(failures))
@@ -194,8 +203,9 @@ class Coordinator:
 
     async def _serve_in_office(self, term: Term) -> None:
         """Look until the board is complete, then promise and work."""
-        while not await term.driver.tick():
-            await asyncio.sleep(0)
+        is_complete = False
+        while not is_complete:
+            is_complete = await term.driver.tick()
         self.standing.note(OFFICE, "")
         self.standing.begin()
         await term.serve(self.outlook, self.standing, self._config.poll_seconds)

@@ -29,9 +29,13 @@ from smpc.participant.app import split_address
 CREATE_SECONDS: Final = 60.0
 """The longest a call may take: an invoice is answered when its record is final."""
 
-QUESTIONS_PER_SECOND: Final = 50
-QUESTION_BURST: Final = 500
+QUESTIONS_PER_SECOND: Final = 200
+QUESTION_BURST: Final = 2_000
 """What one caller may ask in all; a watch is one call."""
+
+LISTS_PER_SECOND: Final = 5
+LIST_BURST: Final = 50
+"""A list may draw a thousand entries."""
 
 
 class Front:
@@ -86,6 +90,7 @@ class Front:
         gates: list[Gate] = [
             AccessGate(network, {peg.SERVICE: PUBLIC, **OWN_PUBLIC_SERVICES}),
             RateGate(network, per_second=QUESTIONS_PER_SECOND, burst=QUESTION_BURST),
+            RateGate(network, per_second=LISTS_PER_SECOND, burst=LIST_BURST, methods=peg.LIST_METHODS),
             RateGate(
                 network,
                 per_second=self._config.invoices_per_second,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -10,10 +12,14 @@ from coordinator.bitcoin_pulse import BitcoinPulse
 from coordinator.board import Board, Changes
 from coordinator.mempool.model import FencingToken
 from coordinator.mempool.opening import open_memory_mempool
+from smpc.errors import BridgeError
 from smpc.node.ports import BitcoinNode
 from smpc.node.replica import Replica
 from smpc.protocol.ledger import Ledger
 from smpc.types import BtcHeight, FeeRate, IdentityKey, IntentId
+
+RESUBSCRIBE_SECONDS: Final = 0.5
+"""Before a feed that ended is opened again."""
 
 
 class Outlook:
@@ -53,10 +59,12 @@ class Outlook:
             self.changed.note()
 
     async def follow_replica(self, replica: Replica) -> None:
-        """Pass every final block on for ever."""
-        with replica.subscribe() as feed:
-            async for _ in feed:
-                self.changed.note()
+        """Pass every final block on for ever, also of a replica that is stopped and started again."""
+        while True:
+            with replica.subscribe() as feed, contextlib.suppress(BridgeError):
+                async for _ in feed:
+                    self.changed.note()
+            await asyncio.sleep(RESUBSCRIBE_SECONDS)
 
 
 def name_pods(ledger: Ledger) -> Mapping[IdentityKey, str]:

@@ -39,6 +39,8 @@ from smpc.types import BurnId, EpochNumber, RecordId
 
 SERVICE: Final = "pegbridge.v1.PegService"
 CREATE_METHOD: Final = f"/{SERVICE}/CreateInvoices"
+LIST_METHODS: Final = frozenset({f"/{SERVICE}/ListPegIns", f"/{SERVICE}/ListPegOuts"})
+"""What rate limits treat apart."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
