@@ -65,6 +65,7 @@ from tests.support.groups import EPOCH, KeyedEpoch, build_keyed_epoch, make_acco
 from tests.support.lifeline import (
     Killed,
     Lifeline,
+    Lines,
     MortalConsensus,
     MortalNode,
     MortalOutbox,
@@ -162,6 +163,8 @@ class BridgeWorld:
     tables: MemoryTables
     pods: dict[IdentityKey, WorldPod] = field(default_factory=dict)
     coordinators: dict[str, Running] = field(default_factory=dict)
+    lines: Lines = field(default_factory=Lines)
+    """From every coordinator to the store and the consensus layer."""
     blocked: set[str] = field(default_factory=set)
     """What the blocklist of a pod names that is started from now on."""
     kills: Iterator[int] | None = None
@@ -197,6 +200,7 @@ class BridgeWorld:
             epoch=epoch,
             desk=UserDesk(epoch, consensus.ledger),
             tables=MemoryTables(now_ms=lambda: int(loop.time() * 1000)),
+            lines=Lines(random.Random(seed + 2)),
         )
         world._following = loop.create_task(world.replica.run())
         for _ in range(REGTEST.finality_depth + 1):
@@ -244,7 +248,7 @@ class BridgeWorld:
 
     async def start(self, name: str = "first", *, kill_at: int | None = None) -> Running:
         """Start a coordinator on the shared store; it takes the lease and works until it is killed."""
-        life = Lifeline(kill_at)
+        life = Lifeline(kill_at, self.lines)
         mempool = open_memory_mempool(self.tables)
         lease = await mempool.leases.acquire_lease(name, LEASE_MS)
         store, outbox = MortalStore(mempool.store, life), MortalOutbox(mempool.outbox, life)

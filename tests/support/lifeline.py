@@ -1,13 +1,16 @@
 """A coordinator that can be killed at any point: before or after every write, effect, submission and broadcast.
 
-A killed one does nothing more: every port it holds raises, so that no clean-up of its own can help it.
+A killed one does nothing more: every port it holds raises, so that no clean-up of its own can help it. Beside it, lines
+to the store and the consensus layer that are cut or lose what is said.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from dataclasses import dataclass, field
 
+from coordinator.mempool.faults import StoreUnavailable
 from coordinator.mempool.model import (
     LOG_START,
     Applied,
@@ -22,6 +25,7 @@ from coordinator.mempool.model import (
 )
 from coordinator.mempool.port import Outbox, Store
 from coordinator.pods import PodTransport
+from smpc.errors import TimedOut, Unavailable
 from smpc.node.consensus import ConsensusNode
 from smpc.node.memory_bitcoin import MemoryBitcoin
 from smpc.node.ports import ChainTip, RawBlock, TransactionStatus, UnspentOutput
@@ -36,10 +40,51 @@ class Killed(BaseException):
 
 
 @dataclass(slots=True)
+class Lines:
+    """What happens to what a coordinator says to its store and to the consensus layer, and to their replies."""
+
+    dice: random.Random = field(default_factory=lambda: random.Random(0))
+    is_store_cut: bool = False
+    is_consensus_cut: bool = False
+    store_loss: float = 0.0
+    """Probability that a write never arrives, and as much that its reply is lost."""
+    consensus_loss: float = 0.0
+    """Probability that a submission is included and its reply lost."""
+    lost: list[str] = field(default_factory=list)
+    """What never arrived, and whose reply was lost."""
+
+    def reach_store(self, what: str = "") -> None:
+        """Get through to the store, or not; `what` names a write, which may be lost on its way."""
+        if self.is_store_cut:
+            raise StoreUnavailable("the line is cut")
+        if what:
+            self._lose(self.store_loss, what, StoreUnavailable("the connection broke"))
+
+    def hear_store(self, what: str) -> None:
+        """Hear that a write was made, or not."""
+        self._lose(self.store_loss, f"reply to {what}", StoreUnavailable("no reply", code="STORE_TIMED_OUT"))
+
+    def reach_consensus(self) -> None:
+        """Get through to the consensus layer, or not."""
+        if self.is_consensus_cut:
+            raise Unavailable("the line is cut")
+
+    def hear_consensus(self, what: str) -> None:
+        """Hear that a record was taken, or not."""
+        self._lose(self.consensus_loss, f"reply to {what}", TimedOut("no reply in time"))
+
+    def _lose(self, probability: float, what: str, error: Exception) -> None:
+        if probability and self.dice.random() < probability:
+            self.lost.append(what)
+            raise error
+
+
+@dataclass(slots=True)
 class Lifeline:
     """Counts the points a coordinator passes, and kills it at the one that was chosen."""
 
     kill_at: int | None = None
+    lines: Lines = field(default_factory=Lines)
     passed: list[str] = field(default_factory=list)
     is_dead: bool = False
 
@@ -67,13 +112,16 @@ class MortalStore:
 
     async def load(self, key: RecordKey) -> StoredRecord | None:
         self._life.require_alive()
+        self._life.lines.reach_store()
         return await self._inner.load(key)
 
     async def apply(self, transition: StoreTransition) -> Applied:
         name = f"{transition.key.kind} {transition.event.name}"
         self._life.touch(f"before write of {name}")
+        self._life.lines.reach_store(f"write of {name}")
         applied = await self._inner.apply(transition)
         self._life.touch(f"after write of {name}")
+        self._life.lines.hear_store(f"write of {name}")
         return applied
 
     def scan(self, kind: str | None = None, *, open_only: bool = False) -> AsyncIterator[StoredRecord]:
@@ -104,14 +152,19 @@ class MortalOutbox:
         self, token: FencingToken, *, count: int = 16, block_ms: int = 0, retry_ms: int = 60_000
     ) -> tuple[ClaimedEffect, ...]:
         self._life.require_alive()
+        self._life.lines.reach_store()
         claimed = await self._inner.claim_effects(token, count=count, block_ms=block_ms, retry_ms=retry_ms)
         for effect in claimed:
             self._life.touch(f"claimed {effect.kind}")
         return claimed
 
     async def acknowledge(self, token: FencingToken, effect: ClaimedEffect) -> bool:
-        self._life.touch(f"before acknowledging {effect.kind}")
-        return await self._inner.acknowledge(token, effect)
+        name = f"acknowledging {effect.kind}"
+        self._life.touch(f"before {name}")
+        self._life.lines.reach_store(name)
+        acknowledged = await self._inner.acknowledge(token, effect)
+        self._life.lines.hear_store(name)
+        return acknowledged
 
 
 class MortalNode:
@@ -177,8 +230,10 @@ class MortalConsensus:
     async def submit(self, record: Record, *, wait: bool = False) -> RecordId:
         name = type(record).__name__
         self._life.touch(f"before submitting {name}")
+        self._life.lines.reach_consensus()
         record_id = await self._inner.submit(record, wait=wait)
         self._life.touch(f"after submitting {name}")
+        self._life.lines.hear_consensus(name)
         return record_id
 
     async def list_records(self, after: KaonHeight, kinds: Collection[type[Record]] = ()) -> RecordsPage:
