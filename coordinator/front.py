@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -82,8 +83,9 @@ class Front:
 
     async def stop(self, grace_seconds: float) -> bool:
         """Report NOT_SERVING, let running calls end, close; False when one was cut off."""
-        drained = await self._peg.stop(grace_seconds)
-        return await self._operator.stop(grace_seconds) and drained
+        async with asyncio.TaskGroup() as group:
+            stopping = [group.create_task(server.stop(grace_seconds)) for server in (self._peg, self._operator)]
+        return all(task.result() for task in stopping)
 
     def _build_peg_server(self, servicer: PegServicer) -> RpcServer:
         network = self._config.network

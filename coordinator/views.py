@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Final
 
 from coordinator.outlook import Outlook
@@ -24,10 +23,6 @@ from smpc.errors import InvalidInput, NotFound, Refused
 from smpc.protocol.invoices import InvoiceTerms
 from smpc.protocol.ledger_state import BurnEntry, BurnStatus, InvoiceEntry
 from smpc.types import AccountKey, BtcHeight, BurnId, ChildIndex, EpochNumber, IntentId, Outpoint, RecordId, Sats
-
-DEFAULT_LIMIT: Final = 100
-MAX_LIMIT: Final = 1_000
-"""Entries of one list."""
 
 _REFUNDABLE: Final = frozenset(DepositState) - {DepositState.BOOKED, DepositState.REFUNDED, DepositState.DEAD}
 """While a deposit may still be its user's to take back."""
@@ -114,22 +109,6 @@ class MoneyView:
         return self.locked - self.supply - self.pegout_in_flight - self.reserve
 
 
-@dataclass(frozen=True, slots=True)
-class ListFilter:
-    """What a list is narrowed to; empty texts and keys match everything."""
-
-    account: bytes = b""
-    state: str = ""
-    limit: int = DEFAULT_LIMIT
-
-    def __post_init__(self) -> None:
-        """Refuse a key or a limit out of range (InvalidInput)."""
-        if self.account and len(self.account) != 32:
-            raise InvalidInput(f"an account has 32 bytes, got {len(self.account)}")
-        if not 1 <= self.limit <= MAX_LIMIT:
-            raise InvalidInput(f"a list has 1 to {MAX_LIMIT} entries, got {self.limit}")
-
-
 # ------------------------------------------------------------------ peg-ins
 
 
@@ -146,20 +125,6 @@ def view_pegin(outlook: Outlook, pegin: RecordId) -> PegInView:
 def draw_planned_pegin(outlook: Outlook, pegin: RecordId, entries: Sequence[InvoiceEntry]) -> PegInView:
     """Return a peg-in that is not recorded, as a dry run shows it."""
     return _draw_pegin(outlook, pegin, entries)
-
-
-def list_pegins(outlook: Outlook, wanted: ListFilter) -> list[PegInView]:
-    """Return peg-ins, newest first."""
-    return list(islice(_select_pegins(outlook, wanted), wanted.limit))
-
-
-def _select_pegins(outlook: Outlook, wanted: ListFilter) -> Iterator[PegInView]:
-    for pegin, places in reversed(tuple(outlook.ledger.pegins.items())):
-        recipient = outlook.ledger.invoices[places[0]].request.terms.recipient
-        if wanted.account in {b"", recipient}:
-            view = view_pegin(outlook, pegin)
-            if wanted.state in {"", view.summary.state}:
-                yield view
 
 
 def _draw_pegin(outlook: Outlook, pegin: RecordId, entries: Sequence[InvoiceEntry]) -> PegInView:
@@ -247,19 +212,6 @@ def view_pegout(outlook: Outlook, burn: BurnId) -> PegOutView:
     detail = describe_batch(outlook, record.intent) if summary.waiting_for else ""
     txids = summary.txids if record.mined is None else (record.mined,)
     return PegOutView(replace(summary, txids=txids, waiting_for=detail or summary.waiting_for), entry.request.sender)
-
-
-def list_pegouts(outlook: Outlook, wanted: ListFilter) -> list[PegOutView]:
-    """Return peg-outs, newest first."""
-    return list(islice(_select_pegouts(outlook, wanted), wanted.limit))
-
-
-def _select_pegouts(outlook: Outlook, wanted: ListFilter) -> Iterator[PegOutView]:
-    for burn, entry in reversed(tuple(outlook.ledger.burns.items())):
-        if wanted.account in {b"", entry.request.sender}:
-            view = view_pegout(outlook, burn)
-            if wanted.state in {"", view.summary.state}:
-                yield view
 
 
 def _imagine_pegout(outlook: Outlook, entry: BurnEntry) -> PegOut:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeVar
 
@@ -9,6 +10,7 @@ import grpc.aio
 
 from coordinator.invoice_desk import InvoiceDesk
 from coordinator.invoice_order import InvoiceOrder, parse_order
+from coordinator.lists import DEFAULT_LIMIT, ListFilter, list_pegins, list_pegouts
 from coordinator.outlook import Outlook
 from coordinator.servicers.messages import (
     to_epoch_message,
@@ -18,12 +20,8 @@ from coordinator.servicers.messages import (
     to_terms_message,
 )
 from coordinator.views import (
-    DEFAULT_LIMIT,
-    ListFilter,
     PegInView,
     draw_planned_pegin,
-    list_pegins,
-    list_pegouts,
     view_money,
     view_pegin,
     view_pegout,
@@ -41,6 +39,9 @@ SERVICE: Final = "pegbridge.v1.PegService"
 CREATE_METHOD: Final = f"/{SERVICE}/CreateInvoices"
 LIST_METHODS: Final = frozenset({f"/{SERVICE}/ListPegIns", f"/{SERVICE}/ListPegOuts"})
 """What rate limits treat apart."""
+
+WATCH_PAUSE_SECONDS: Final = 0.05
+"""Between two looks of one watcher: what changes together is told together."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -76,7 +77,8 @@ class PegServicer(PegServiceServicer):
     async def ListPegIns(self, request: pb.ListPegInsRequest, context: Context) -> pb.ListPegInsResponse:
         """Return peg-ins, newest first."""
         wanted = ListFilter(request.recipient, request.state, request.limit or DEFAULT_LIMIT)
-        return pb.ListPegInsResponse(pegins=[to_pegin_message(view) for view in list_pegins(self._outlook, wanted)])
+        views = await list_pegins(self._outlook, wanted)
+        return pb.ListPegInsResponse(pegins=[to_pegin_message(view) for view in views])
 
     async def WatchPegIn(self, request: pb.WatchPegInRequest, context: Context) -> AsyncIterator[pb.WatchPegInResponse]:
         """Stream a peg-in now and after every change, until it is final."""
@@ -97,7 +99,8 @@ class PegServicer(PegServiceServicer):
     async def ListPegOuts(self, request: pb.ListPegOutsRequest, context: Context) -> pb.ListPegOutsResponse:
         """Return peg-outs, newest first."""
         wanted = ListFilter(request.sender, request.state, request.limit or DEFAULT_LIMIT)
-        return pb.ListPegOutsResponse(pegouts=[to_pegout_message(view) for view in list_pegouts(self._outlook, wanted)])
+        views = await list_pegouts(self._outlook, wanted)
+        return pb.ListPegOutsResponse(pegouts=[to_pegout_message(view) for view in views])
 
     async def WatchPegOut(
         self, request: pb.WatchPegOutRequest, context: Context
@@ -133,6 +136,7 @@ class PegServicer(PegServiceServicer):
                 yield message
             if is_final:
                 return
+            await asyncio.sleep(WATCH_PAUSE_SECONDS)
 
     async def _draft(self, order: InvoiceOrder) -> PegInView:
         known = self._desk.find_issued(order)

@@ -10,12 +10,9 @@ import pytest_asyncio
 from coordinator.attendance import Progress
 from coordinator.board import Change
 from coordinator.driver import BatchPlanned
+from coordinator.lists import MAX_LIMIT, ListFilter, list_pegins, list_pegouts
 from coordinator.subjects import find_related
 from coordinator.views import (
-    MAX_LIMIT,
-    ListFilter,
-    list_pegins,
-    list_pegouts,
     view_money,
     view_pegin,
     view_pegout,
@@ -275,14 +272,14 @@ async def test_lists_peg_ins_newest_first_by_recipient_and_state(world: DeskWorl
     third = await world.issue(50_000, request_id=b"3")
     await world.see_deposit(first, value=50_000)
 
-    def listed(wanted: ListFilter) -> list[RecordId]:
-        return [view.summary.id for view in list_pegins(world.outlook, wanted)]
+    async def listed(wanted: ListFilter) -> list[RecordId]:
+        return [view.summary.id for view in await list_pegins(world.outlook, wanted)]
 
-    assert listed(ListFilter()) == [third, second, first]
-    assert listed(ListFilter(limit=2)) == [third, second]
-    assert listed(ListFilter(make_account("alice")[1])) == [third, first]
-    assert listed(ListFilter(state="seen")) == [first]
-    assert listed(ListFilter(make_account("bob")[1], "seen")) == []
+    assert await listed(ListFilter()) == [third, second, first]
+    assert await listed(ListFilter(limit=2)) == [third, second]
+    assert await listed(ListFilter(make_account("alice")[1])) == [third, first]
+    assert await listed(ListFilter(state="seen")) == [first]
+    assert await listed(ListFilter(make_account("bob")[1], "seen")) == []
 
 
 @pytest.mark.parametrize(("account", "limit"), [(b"\x01" * 31, 1), (b"", 0), (b"", MAX_LIMIT + 1)])
@@ -338,10 +335,10 @@ async def test_a_mined_payout_shows_that_version_alone(world: DeskWorld, burnt: 
 
 
 async def test_lists_peg_outs_by_sender(world: DeskWorld, burnt: BurnId) -> None:
-    listed = list_pegouts(world.outlook, ListFilter(make_account("alice")[1]))
+    listed = await list_pegouts(world.outlook, ListFilter(make_account("alice")[1]))
     assert [view.summary.id for view in listed] == [burnt]
-    assert list_pegouts(world.outlook, ListFilter(make_account("bob")[1])) == []
-    assert list_pegouts(world.outlook, ListFilter(state="booked")) == []
+    assert await list_pegouts(world.outlook, ListFilter(make_account("bob")[1])) == []
+    assert await list_pegouts(world.outlook, ListFilter(state="booked")) == []
 
 
 # ------------------------------------------------------------------ money and terms
