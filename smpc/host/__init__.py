@@ -9,3 +9,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 # Nor does it take part in forks: we fork only to exec, and its handlers make a child of a process with open channels
 # crash, about every fifth one.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+from smpc.host.lean_import import import_without
+
+# Only for coloured tracebacks on a terminal.
+import_without("structlog", ["rich"])

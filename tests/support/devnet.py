@@ -21,7 +21,7 @@ from smpc.node.bitcoind_json import JsonValue
 from smpc.node.bitcoind_rpc import BitcoindRpc
 
 OPTIONS: Final = DevnetOptions(pods=16, block_millis=250)
-START_SECONDS: Final = 120.0
+START_SECONDS: Final = 240.0
 WAIT_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.2
 
