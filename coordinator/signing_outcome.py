@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -93,16 +93,27 @@ class Tally:
         self.culprits.setdefault(culprit.seat.position, culprit)
         return roast.MemberCaught(culprit.seat.position, culprit.code)
 
-    def find_silent(self, record: roast.RoastRecord, seats: Sequence[Seat], without: frozenset[int]) -> list[Lost]:
-        """Return the members of a failed round who were asked and said nothing."""
+    def find_silent(
+        self, record: roast.RoastRecord, seats: Sequence[Seat], answered: Collection[tuple[int, int]]
+    ) -> list[Lost]:
+        """Return the members of a failed round who were asked and said nothing.
+
+        `answered` are members and the attempts in which they gave nonces, or were never asked.
+        """
         if record.failure is None:
             return []
-        told = {each.seat.position for each in self.lost} | {each.seat.position for each in self.declined} | without
+        told = {each.seat.position for each in self.lost} | {each.seat.position for each in self.declined}
         return [
-            Lost(seats[at], "SILENT", _describe_wait(record, at)) for at in record.failure.missing if at not in told
+            Lost(seats[at], "SILENT", _describe_wait(record, at))
+            for at in record.failure.missing
+            if at not in told and not (_is_asked(record, at) and (at, record.members[at].attempt) in answered)
         ]
 
 
+def _is_asked(record: roast.RoastRecord, position: int) -> bool:
+    return record.members[position].standing is not roast.Standing.SIGNING
+
+
 def _describe_wait(record: roast.RoastRecord, position: int) -> str:
-    asked = "nonces" if record.members[position].standing is roast.Standing.ASKED else "shares"
+    asked = "nonces" if _is_asked(record, position) else "shares"
     return f"asked for {asked}, no answer in time"

@@ -91,15 +91,18 @@ class _Round:
                 if not isinstance(event, _SMOOTH):
                     self._open_spares()
                 self._perform(roast.step(self._record, event))
-            await self._hear_the_rest()
+            await self._wind_up()
             for task in self._running:
                 task.cancel()
         return self._conclude(frozenset(without))
 
-    async def _hear_the_rest(self) -> None:
+    async def _wind_up(self) -> None:
         """After a failure before the deadline wait a moment for the other answers: an operator wants all reasons."""
-        if self._record.phase is roast.Phase.FAILED and self._committing:
+        if self._record.phase is not roast.Phase.FAILED:
+            return
+        if self._committing:
             await asyncio.wait(self._committing, timeout=max(0.0, min(self._policy.hedge, self._ends - self._clock())))
+        self._burn_unused()
 
     async def _next_event(self) -> Event:
         try:
@@ -122,7 +125,7 @@ class _Round:
                     # Its signers were asked for shares already: whoever answers is free, and the nonces are spent.
                     log.info("session.dropped", role=self._job.group.role, session=effect.session)
                 case roast.Conclude():
-                    self._end(effect.phase)
+                    log.info("round.concluded", role=self._job.group.role, phase=effect.phase)
 
     def _spawn(self, work: Coroutine[Any, Any, None], *kinds: set[asyncio.Task[None]]) -> None:
         task = self._calls.create_task(work)
@@ -240,12 +243,6 @@ class _Round:
         else:
             self._events.put_nowait(roast.SessionRefuted(number, outcome.culprits))
 
-    def _end(self, phase: roast.Phase) -> None:
-        job = self._job
-        log.info("round.concluded", role=job.group.role, purpose=job.purpose, phase=phase)
-        if phase is roast.Phase.FAILED:
-            self._burn_unused()
-
     def _burn_unused(self) -> None:
         """Let members forget nonces that nobody will use; nobody waits for it. Who was asked for shares answers yet."""
         for key, commitment in self._commitments.items():
@@ -272,7 +269,7 @@ class _Round:
 
     def _conclude(self, without: frozenset[int]) -> RoundOutcome:
         record, tally = self._record, self._tally
-        silent = tally.find_silent(record, self._job.seats, without)
+        silent = tally.find_silent(record, self._job.seats, self._commitments.keys() | {(at, 0) for at in without})
         millis = round(1000 * (self._clock() - self._began))
         log.info(
             "round.finished",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -186,13 +186,14 @@ def deaf_after(rpc_name: str) -> Behaviour:
     return way
 
 
-def refusing(refusal: Refusal, *rpcs: str, after: float = 0) -> Behaviour:
-    """Refuse these questions."""
+def refusing(refusal: Refusal, *rpcs: str, after: Iterable[asyncio.Event] = ()) -> Behaviour:
+    """Refuse these questions, but only after something else has happened."""
 
     async def way(rpc: str, _envelope: Envelope, forward: Forward) -> Envelope | Refusal:
         if rpcs and rpc not in rpcs:
             return await forward()
-        await asyncio.sleep(after)
+        for event in after:
+            await event.wait()
         return refusal
 
     return way

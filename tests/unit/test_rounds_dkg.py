@@ -19,7 +19,11 @@ from smpc.types import Role
 from tests.support.keygen_world import KeygenWorld, group_of
 from tests.support.pod_network import deaf_after, host_secret, lying, silent, unreachable
 
-QUICK = CeremonyPolicy(probe=0.3, step=0.5, ready=RoundPolicy(deadline=1.0, patience=0.3, hedge=0.15))
+CALM = CeremonyPolicy(probe=10.0, step=15.0, ready=RoundPolicy(deadline=20.0, patience=10.0, hedge=10.0))
+"""For ceremonies in which nobody is waited for."""
+
+QUICK = CeremonyPolicy(probe=0.5, step=1.0, ready=RoundPolicy(deadline=1.5, patience=0.5, hedge=0.3))
+"""For ceremonies in which somebody is silent."""
 ROLE = Role.VALIDATOR
 
 
@@ -50,7 +54,7 @@ def places(outcome: CeremonyOutcome) -> list[tuple[int, str]]:
 
 async def test_a_ceremony_ends_in_a_record_that_the_ledger_accepts(world: KeygenWorld) -> None:
     task = task_of(world)
-    outcome = await run_ceremony(world.voice, task, policy=QUICK)
+    outcome = await run_ceremony(world.voice, task, policy=CALM)
     assert outcome.record is not None, outcome.describe()
     assert not outcome.is_resumed
     group = verify_recovery_data(outcome.record.recovery_data, host_keys=task.host_keys, threshold=task.threshold)
@@ -60,7 +64,7 @@ async def test_a_ceremony_ends_in_a_record_that_the_ledger_accepts(world: Keygen
 
 
 async def test_each_step_asks_every_member_once(world: KeygenWorld) -> None:
-    await run_ceremony(world.voice, task_of(world), policy=QUICK)
+    await run_ceremony(world.voice, task_of(world), policy=CALM)
     asked = world.network.asked
     assert (asked["Recover"], asked["Step1"], asked["Step2"], asked["Finalize"]) == (4, 4, 4, 4)
     assert asked["Commit"] == asked["Sign"] == 6, "two overlapping sets of three show every share"
@@ -88,7 +92,7 @@ async def test_a_member_that_comes_back_makes_the_same_attempt_succeed(world: Ke
 
 async def test_one_commitment_too_many_names_its_author(world: KeygenWorld) -> None:
     spoil(world, 0, "Step1", lambda message: message[:33] + message)
-    outcome = await run_ceremony(world.voice, task_of(world), policy=QUICK)
+    outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
     assert outcome.record is None
     assert places(outcome) == [(0, "BAD_COMMITMENT_LENGTH")]
 
@@ -96,20 +100,20 @@ async def test_one_commitment_too_many_names_its_author(world: KeygenWorld) -> N
 async def test_a_wrong_proof_of_possession_names_its_author(world: KeygenWorld) -> None:
     place = 33 * 3 + 64
     spoil(world, 3, "Step1", lambda message: message[: place - 64] + bytes(64) + message[place:])
-    outcome = await run_ceremony(world.voice, task_of(world), policy=QUICK)
+    outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
     assert places(outcome) == [(3, "INVALID_POK")]
 
 
 async def test_a_fault_is_shown_by_the_messages_both_sides_signed(world: KeygenWorld) -> None:
     spoil(world, 0, "Step1", lambda message: message[:-1])
-    (culprit,) = (await run_ceremony(world.voice, task_of(world), policy=QUICK)).culprits
+    (culprit,) = (await run_ceremony(world.voice, task_of(world), policy=CALM)).culprits
     assert [each.method for each in culprit.transcript] == ["Step1/request", "Step1/reply"]
     assert all(is_signed(each.envelope, each.method) for each in culprit.transcript)
 
 
 async def test_a_signature_over_another_transcript_names_its_author(world: KeygenWorld) -> None:
     spoil(world, 1, "Step2", lambda _signature: bytes(64))
-    outcome = await run_ceremony(world.voice, task_of(world), policy=QUICK)
+    outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
     assert places(outcome) == [(1, "INVALID_SIGNATURE")]
     assert outcome.reason == "INVALID_SIGNATURE"
 
@@ -122,7 +126,7 @@ async def test_a_wrong_share_to_one_receiver_is_investigated_and_its_sender_susp
         return message[:place] + bytes([message[place] ^ 1]) + message[place + 1 :]
 
     spoil(world, 0, "Step1", flip_share_for_two)
-    outcome = await run_ceremony(world.voice, task_of(world), policy=QUICK)
+    outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
     assert outcome.record is None
     assert outcome.culprits == ()
     (suspicion,) = outcome.suspicions
@@ -136,7 +140,7 @@ async def test_a_false_accusation_blames_nobody(world: KeygenWorld) -> None:
     accusation = DkgFault((0,), is_proven=True, code="WRONG_SHARE", message="member 0 sent a wrong share")
     way = lying(host_secret(pod.ring, group_of(ROLE)), {"Step2", "Investigate"}, lambda _reply: accusation)
     world.network.ways[pod.ring.identity] = way
-    outcome = await run_ceremony(world.voice, task_of(world), policy=QUICK)
+    outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
     assert outcome.record is None
     assert outcome.culprits == ()
     assert [each.accuser.position for each in outcome.suspicions] == [3]
@@ -157,8 +161,8 @@ async def test_a_member_that_dies_with_the_certificate_on_its_way_gets_its_share
 
 
 async def test_a_coordinator_killed_before_the_record_takes_the_ceremony_up_again(world: KeygenWorld) -> None:
-    first = await run_ceremony(world.voice, task_of(world), policy=QUICK)
-    second = await run_ceremony(world.voice, task_of(world), policy=QUICK)
+    first = await run_ceremony(world.voice, task_of(world), policy=CALM)
+    second = await run_ceremony(world.voice, task_of(world), policy=CALM)
     assert first.record is not None
     assert second.record is not None
     assert second.is_resumed
@@ -170,7 +174,7 @@ async def test_forged_recovery_data_is_not_taken_up(world: KeygenWorld) -> None:
     pod = world.member(ROLE, 0)
     way = lying(host_secret(pod.ring, group_of(ROLE)), {"Recover"}, lambda _reply: DkgReply(b"\x02" * 1_000))
     world.network.ways[pod.ring.identity] = way
-    outcome = await run_ceremony(world.voice, task_of(world), policy=QUICK)
+    outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
     assert outcome.record is not None
     assert not outcome.is_resumed
 
@@ -187,7 +191,7 @@ async def test_a_share_that_does_not_sign_keeps_the_key_from_the_ledger(world: K
 
 async def test_a_ceremony_under_another_threshold_is_refused_by_every_member(world: KeygenWorld) -> None:
     task = replace(task_of(world), threshold=2)
-    outcome = await run_ceremony(world.voice, task, policy=QUICK)
+    outcome = await run_ceremony(world.voice, task, policy=CALM)
     assert outcome.record is None
     assert {each.refusal.rule for each in outcome.declined} == {"V06"}
     assert len(outcome.declined) == 4
@@ -195,7 +199,7 @@ async def test_a_ceremony_under_another_threshold_is_refused_by_every_member(wor
 
 async def test_the_watcher_hears_every_step(world: KeygenWorld) -> None:
     heard: list[Progress] = []
-    await run_ceremony(world.voice, task_of(world), policy=QUICK, watch=heard.append)
+    await run_ceremony(world.voice, task_of(world), policy=CALM, watch=heard.append)
     steps = [each.verb for each in heard if each.activity == "keygen" and each.done == each.size]
     assert steps == ["shared", "certified", "finished"]
     assert heard[0].describe(lambda _identity: "pod").startswith("keygen validator: 1/4 shared (4 needed), missing pod")

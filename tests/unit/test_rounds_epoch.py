@@ -21,7 +21,11 @@ from tests.support.groups import EPOCH
 from tests.support.keygen_world import KeygenWorld, group_of
 from tests.support.pod_network import silent, unreachable
 
-QUICK = CeremonyPolicy(probe=0.2, step=0.4, ready=RoundPolicy(deadline=1.0, patience=0.3, hedge=0.15))
+CALM = CeremonyPolicy(probe=10.0, step=15.0, ready=RoundPolicy(deadline=20.0, patience=10.0, hedge=10.0))
+"""For ceremonies in which nobody is waited for."""
+
+QUICK = CeremonyPolicy(probe=0.5, step=1.0, ready=RoundPolicy(deadline=3.0, patience=1.0, hedge=0.5))
+"""For ceremonies in which somebody is silent."""
 
 
 @pytest.fixture
@@ -30,8 +34,8 @@ async def world(tmp_path: Path) -> AsyncIterator[KeygenWorld]:
         yield world
 
 
-def turn_of(world: KeygenWorld) -> EpochTurn:
-    return EpochTurn(world.voice, world.consensus, world.replica, policy=QUICK)
+def turn_of(world: KeygenWorld, policy: CeremonyPolicy = CALM) -> EpochTurn:
+    return EpochTurn(world.voice, world.consensus, world.replica, policy=policy)
 
 
 async def test_nothing_is_due_before_every_host_key_is_final(world: KeygenWorld) -> None:
@@ -79,7 +83,7 @@ async def test_a_coordinator_killed_before_its_records_were_final_submits_the_sa
 async def test_one_group_that_fails_holds_up_no_other(world: KeygenWorld) -> None:
     await world.open_attempt()
     world.network.ways[world.member(Role.WITNESS, 1).ring.identity] = silent()
-    turn = turn_of(world)
+    turn = turn_of(world, QUICK)
     await turn.step()
     await world.advance(4)
     assert set(world.epoch.groups) == {Role.VALIDATOR, Role.EMERGENCY}
@@ -142,7 +146,7 @@ async def test_a_record_that_the_consensus_layer_could_not_take_is_submitted_at_
 ) -> None:
     await world.open_attempt()
     node = Forgetful(world.consensus, down=3)
-    turn = EpochTurn(world.voice, node, world.replica, policy=QUICK)
+    turn = EpochTurn(world.voice, node, world.replica, policy=CALM)
     await turn.step()
     await world.advance()
     await turn.step()
@@ -155,7 +159,7 @@ async def test_a_record_that_the_consensus_layer_could_not_take_is_submitted_at_
 async def test_a_record_that_got_lost_is_submitted_again_after_a_while(world: KeygenWorld) -> None:
     await world.open_attempt()
     node = Forgetful(world.consensus, losing=3)
-    turn = EpochTurn(world.voice, node, world.replica, policy=QUICK)
+    turn = EpochTurn(world.voice, node, world.replica, policy=CALM)
     await turn.step()
     for _ in range(RESUBMIT_AFTER - 1):
         await world.advance()

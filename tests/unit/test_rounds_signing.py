@@ -34,7 +34,14 @@ from tests.support.pod_network import (
 )
 from tests.support.pod_world import PodWorld
 
-QUICK = RoundPolicy(deadline=2.0, patience=0.3, hedge=0.15)
+CALM = RoundPolicy(deadline=30.0, patience=15.0, hedge=15.0)
+"""For rounds that must not need any waiting: if they do, they take too long."""
+
+QUICK = RoundPolicy(deadline=10.0, patience=0.5, hedge=0.3)
+"""For rounds in which somebody is waited for."""
+
+SHORT = RoundPolicy(deadline=1.5, patience=0.3, hedge=0.15)
+"""For rounds that end by their deadline."""
 
 
 class Round:
@@ -72,7 +79,7 @@ def stage(tmp_path: Path) -> Round:
 
 
 async def test_a_healthy_group_signs_a_whole_transaction_in_two_questions_to_a_signer(stage: Round) -> None:
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed, outcome.describe()
     assert stage.built.find_bad_signatures(Role.VALIDATOR, outcome.require_signatures()) == ()
     assert stage.network.asked["Sign"] == 3
@@ -82,36 +89,36 @@ async def test_a_healthy_group_signs_a_whole_transaction_in_two_questions_to_a_s
 
 async def test_witnesses_sign_only_what_the_validators_signed(stage: Round) -> None:
     info = stage.pods.world.ledger.epochs[EPOCH].groups[Role.WITNESS]
-    alone = await run_signing_round(stage.voice, stage.job(Role.WITNESS), policy=QUICK)
+    alone = await run_signing_round(stage.voice, stage.job(Role.WITNESS), policy=CALM)
     assert not alone.is_signed
     assert alone.reason == "TOO_FEW_MEMBERS"
     assert len(alone.declined) >= 2
-    validators = (await run_signing_round(stage.voice, stage.job(), policy=QUICK)).require_signatures()
-    outcome = await run_signing_round(stage.voice, build_spend_job(info, stage.built, validators), policy=QUICK)
+    validators = (await run_signing_round(stage.voice, stage.job(), policy=CALM)).require_signatures()
+    outcome = await run_signing_round(stage.voice, build_spend_job(info, stage.built, validators), policy=CALM)
     complete = stage.built.complete(validators, outcome.require_signatures())
     assert complete.txid == stage.built.intent.txid
 
 
 async def test_a_pod_that_is_down_costs_nothing(stage: Round) -> None:
     stage.let(1, unreachable())
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed
     assert outcome.sessions == 1
-    assert outcome.millis < 1_000 * QUICK.patience
+    assert outcome.millis < 1_000 * CALM.patience
 
 
 async def test_a_pod_that_never_answers_costs_nothing(stage: Round) -> None:
     stage.let(0, silent())
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed
     assert outcome.sessions == 1
 
 
 async def test_a_slow_pod_is_not_waited_for(stage: Round) -> None:
-    stage.let(2, slow(1.5))
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    stage.let(2, slow(20))
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed
-    assert outcome.millis < 1_000
+    assert outcome.millis < 1_000 * CALM.patience
 
 
 @pytest.mark.parametrize(
@@ -129,19 +136,19 @@ async def test_a_pod_that_commits_and_then_vanishes_costs_one_more_session(stage
 async def test_one_pod_more_than_may_be_silent_ends_the_round_by_its_deadline_and_is_named(stage: Round) -> None:
     stage.let(1, silent())
     stage.let(3, silent())
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=SHORT)
     assert not outcome.is_signed
     assert outcome.reason == "DEADLINE"
     assert {each.seat.position for each in outcome.lost} == {1, 3}
-    assert QUICK.deadline * 1_000 <= outcome.millis < QUICK.deadline * 1_000 + 500
+    assert SHORT.deadline * 1_000 <= outcome.millis < SHORT.deadline * 1_000 + 5_000
 
 
 async def test_one_pod_more_than_may_be_down_ends_the_round_at_once(stage: Round) -> None:
     stage.let(1, unreachable())
     stage.let(3, unreachable())
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.reason == "TOO_FEW_MEMBERS"
-    assert outcome.millis < 1_000
+    assert outcome.millis < 1_000 * CALM.patience
     assert "missing (UNAVAILABLE)" in outcome.describe()
 
 
@@ -153,7 +160,7 @@ async def test_one_pod_more_than_may_be_down_ends_the_round_at_once(stage: Round
 async def test_a_wrong_share_names_its_author_and_the_round_goes_on_without_it(stage: Round, shares: bytes) -> None:
     stage.lie(0, "Sign", shares=shares)
     stage.let(3, late(stage.network.signing, "Commit"))
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed, outcome.describe()
     assert outcome.sessions == 2
     assert [(each.seat.position, each.code) for each in outcome.culprits] == [(0, "INVALID_SHARE")]
@@ -162,7 +169,7 @@ async def test_a_wrong_share_names_its_author_and_the_round_goes_on_without_it(s
 async def test_a_culprit_is_shown_with_everything_that_was_signed_in_the_session(stage: Round) -> None:
     stage.lie(0, "Sign", shares=bytes(64))
     stage.let(3, late(stage.network.signing, "Commit"))
-    (culprit,) = (await run_signing_round(stage.voice, stage.job(), policy=QUICK)).culprits
+    (culprit,) = (await run_signing_round(stage.voice, stage.job(), policy=CALM)).culprits
     assert [each.method for each in culprit.transcript] == [
         "Commit/request",
         "Commit/reply",
@@ -182,7 +189,7 @@ async def test_malformed_nonces_name_their_author_and_the_round_goes_on_without_
     stage.lie(1, "Commit", nonces=nonces)
     for other in (0, 2, 3):
         stage.let(other, late(stage.answered(1, "Commit"), "Commit"))
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed, outcome.describe()
     assert [(each.seat.position, each.code) for each in outcome.culprits] == [(1, "INVALID_NONCE")]
 
@@ -191,7 +198,7 @@ async def test_a_pod_that_speaks_for_another_is_caught(stage: Round) -> None:
     stage.lie(2, "Commit", position=1)
     for other in (0, 1, 3):
         stage.let(other, late(stage.answered(2, "Commit"), "Commit"))
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed
     assert [each.seat.position for each in outcome.culprits] == [2]
 
@@ -201,7 +208,7 @@ async def test_an_answer_signed_with_another_key_is_no_answer(stage: Round) -> N
     stage.let(0, lying(stranger, {"Commit"}, lambda reply: reply))
     for other in (1, 2, 3):
         stage.let(other, late(stage.answered(0, "Commit"), "Commit"))
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed
     assert [(each.seat.position, each.code) for each in outcome.lost] == [(0, "WRONG_SESSION")]
     assert outcome.culprits == ()
@@ -218,11 +225,11 @@ async def test_the_inputs_that_succeeded_are_kept_when_a_share_is_wrong(stage: R
     stage.let(0, lying(secret, {"Sign"}, alter))
     stage.let(2, silent("Sign"))
     stage.let(3, late(stage.network.signing, "Commit"))
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=SHORT)
     assert not outcome.is_signed
     stage.let(2, slow(0.05, "Sign"))
     stage.let(3, silent())
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=SHORT)
     assert outcome.signatures[0] is not None
     assert outcome.signatures[1] is None
     assert [each.seat.position for each in outcome.culprits] == [0]
@@ -230,9 +237,9 @@ async def test_the_inputs_that_succeeded_are_kept_when_a_share_is_wrong(stage: R
 
 async def test_refusals_are_told_with_their_rules(stage: Round) -> None:
     refusal = Refusal("V05", ("V05",), "PAUSED", "transfers are paused here")
-    stage.let(0, refusing(refusal, "Commit", after=0.2))
+    stage.let(0, refusing(refusal, "Commit", after=[stage.answered(at, "Commit") for at in (2, 3)]))
     stage.let(1, refusing(refusal, "Commit"))
-    outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.reason == "TOO_FEW_MEMBERS"
     await asyncio.sleep(0.05)
     assert stage.network.asked["Abort"] == 2, "who committed in vain may forget its nonces"
@@ -241,8 +248,8 @@ async def test_refusals_are_told_with_their_rules(stage: Round) -> None:
 
 
 async def test_a_round_begun_again_in_the_same_slot_opens_new_sessions(stage: Round) -> None:
-    first = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
-    second = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
+    first = await run_signing_round(stage.voice, stage.job(), policy=CALM)
+    second = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert first.is_signed
     assert second.is_signed
     assert first.signatures != second.signatures
@@ -251,7 +258,7 @@ async def test_a_round_begun_again_in_the_same_slot_opens_new_sessions(stage: Ro
 async def test_the_watcher_hears_who_has_committed_and_who_is_missing(stage: Round) -> None:
     stage.let(1, silent())
     heard: list[Progress] = []
-    await run_signing_round(stage.voice, stage.job(), policy=QUICK, watch=heard.append)
+    await run_signing_round(stage.voice, stage.job(), policy=CALM, watch=heard.append)
     name = find_identity(stage.pods, Role.VALIDATOR, 1)
     last = [each for each in heard if each.verb == "committed"][-1]
     assert (last.done, last.needed, last.size, last.missing) == (3, 3, 4, (name,))
@@ -263,7 +270,7 @@ async def test_a_cancelled_round_leaves_no_question_running(stage: Round) -> Non
     before = len(asyncio.all_tasks())
     stage.let(0, silent())
     stage.let(1, silent())
-    running = asyncio.create_task(run_signing_round(stage.voice, stage.job(), policy=QUICK))
+    running = asyncio.create_task(run_signing_round(stage.voice, stage.job(), policy=SHORT))
     await asyncio.sleep(0.1)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -272,14 +279,14 @@ async def test_a_cancelled_round_leaves_no_question_running(stage: Round) -> Non
 
 
 async def test_a_named_set_of_signers_signs_alone(stage: Round) -> None:
-    outcome = await run_signing_round(stage.voice, stage.job(signers=frozenset({1, 2, 3})), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(signers=frozenset({1, 2, 3})), policy=CALM)
     assert outcome.is_signed
     assert stage.network.asked == {"Commit": 3, "Sign": 3}
 
 
 async def test_a_named_set_that_lacks_a_member_fails_and_names_only_that_member(stage: Round) -> None:
     stage.let(1, unreachable())
-    outcome = await run_signing_round(stage.voice, stage.job(signers=frozenset({1, 2, 3})), policy=QUICK)
+    outcome = await run_signing_round(stage.voice, stage.job(signers=frozenset({1, 2, 3})), policy=CALM)
     assert not outcome.is_signed
     assert [each.seat.position for each in outcome.lost if each.code == "UNAVAILABLE"] == [1]
     assert 0 not in {each.seat.position for each in outcome.lost}
