@@ -22,6 +22,7 @@ from coordinator.invariants import find_violations
 from coordinator.mempool.faults import StaleLease
 from coordinator.observer import Observer
 from coordinator.planner import Planner, Quarantine, list_items
+from coordinator.resending import list_lost_transactions
 from pegin import events as deposit_events
 from pegin import steps as deposit_steps
 from pegin.lifecycle import Deposit
@@ -253,6 +254,10 @@ class Driver:
         elif not violations and self.halted is not None:
             self.halted = None
             log.info("bridge.resumed")
+        if violations:
+            for raw in await list_lost_transactions(self._view(), self.board, look):
+                with contextlib.suppress(BridgeError):
+                    await self._node.broadcast(raw)
 
     def _planner(self) -> Planner:
         return Planner(self._view(), self.board, self.quarantine, self._paused)
