@@ -1,16 +1,24 @@
-"""`peg-participant`: creates a pod's identity, runs the pod, asks it how it is. Needs no coordinator."""
+"""`peg-participant`: creates a pod's identity, runs the pod, asks it how it is. Needs no coordinator.
+
+peg-participant init --keystore keystore.json --passphrase-file passphrase [--network regtest] [--light]
+peg-participant init --new-signing-log --config config.toml
+peg-participant run --config config.toml [--with-parent]
+peg-participant status --config config.toml
+
+Written with argparse: a terminal toolkit would stay in the memory of every pod, some 15 MB.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import Final
 
 from smpc.curve import SecretKey
 from smpc.errors import BridgeError, ExitCode, InvalidInput
@@ -22,44 +30,80 @@ from smpc.participant.config import PodConfig
 from smpc.participant.keystore import DEFAULT_KDF, DEVNET_KDF, create_keystore
 from smpc.types import Network
 
-ENV_PREFIX = "PEG_POD"
-
-app = typer.Typer(name="peg-participant", help="Run a participant's pod of the peg bridge.", no_args_is_help=True)
+ENV_PREFIX: Final = "PEG_POD"
 
 
-@app.command()
-def init(
-    keystore: Annotated[
-        Path | None, typer.Option(help="Where the encrypted identity goes; must not exist yet.")
-    ] = None,
-    passphrase_file: Annotated[
-        Path | None, typer.Option(help="File with the passphrase; created with a random one when it does not exist.")
-    ] = None,
-    network: Annotated[Network, typer.Option(help="The network this identity is for.")] = Network.REGTEST,
-    light: Annotated[bool, typer.Option(help="Argon2id with 32 MiB, for many pods on one machine.")] = False,
-    new_signing_log: Annotated[
-        bool,
-        typer.Option(help="Begin an empty signing log where the old one is lost. Needs --config and nothing else."),
-    ] = False,
-    config: Annotated[Path | None, typer.Option(help="The pod's config.toml, for --new-signing-log.")] = None,
-) -> None:
-    """Create this participant's identity key, or consent to a new signing log where the old one is lost.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a BridgeError becomes one JSON object on stdout and its exit code."""
+    given = _build_parser().parse_args(arguments)
+    try:
+        given.command(given)
+    except BridgeError as error:
+        _print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
 
-    Example: peg-participant init --keystore keystore.json --passphrase-file passphrase
-    """
-    if new_signing_log:
-        _begin_new_signing_log(config)
+
+def _build_parser() -> argparse.ArgumentParser:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="peg-participant",
+        description="Run a participant's pod of the peg bridge.",
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in __doc__.splitlines() if line.startswith("peg-")),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="{init,run,status}")
+    _add_init(commands.add_parser("init", help="create this participant's identity key, or begin a new signing log"))
+    run = commands.add_parser("run", help="run the pod until SIGTERM")
+    run.add_argument("--config", type=Path, required=True, help="the pod's config.toml")
+    run.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
+    run.set_defaults(command=_run)
+    status = commands.add_parser("status", help="ask a running pod how it is; prints one JSON object")
+    status.add_argument("--config", type=Path, required=True, help="the pod's config.toml")
+    status.set_defaults(command=_show_status)
+    return parser
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keystore", type=Path, help="where the encrypted identity goes; must not exist yet")
+    parser.add_argument(
+        "--passphrase-file",
+        type=Path,
+        help="file with the passphrase; created with a random one when it does not exist",
+    )
+    parser.add_argument(
+        "--network",
+        type=Network,
+        choices=list(Network),
+        default=Network.REGTEST,
+        help="the network this identity is for (%(default)s)",
+    )
+    parser.add_argument("--light", action="store_true", help="Argon2id with 32 MiB, for many pods on one machine")
+    parser.add_argument(
+        "--new-signing-log",
+        action="store_true",
+        help="begin an empty signing log where the old one is lost; needs --config and nothing else",
+    )
+    parser.add_argument("--config", type=Path, help="the pod's config.toml, for --new-signing-log")
+    parser.set_defaults(command=_init)
+
+
+def _init(given: argparse.Namespace) -> None:
+    if given.new_signing_log:
+        _begin_new_signing_log(given.config)
         return
-    if keystore is None or passphrase_file is None:
+    if given.keystore is None or given.passphrase_file is None:
         raise InvalidInput(
             "a new identity needs a keystore and a passphrase file", remedy="give --keystore and --passphrase-file"
         )
-    if not passphrase_file.exists():
-        write_private_file(passphrase_file, secrets.token_hex(24).encode())
+    if not given.passphrase_file.exists():
+        write_private_file(given.passphrase_file, secrets.token_hex(24).encode())
     secret = SecretKey.generate(os.urandom(32))
-    kdf = DEVNET_KDF if light else DEFAULT_KDF
-    identity = create_keystore(keystore, secret, Passphrase.from_file(passphrase_file), kdf, network=network)
-    _print("peg-participant.init", network, {"identity_key": identity.hex(), "keystore": str(keystore)})
+    kdf = DEVNET_KDF if given.light else DEFAULT_KDF
+    passphrase = Passphrase.from_file(given.passphrase_file)
+    identity = create_keystore(given.keystore, secret, passphrase, kdf, network=given.network)
+    _print("peg-participant.init", given.network, {"identity_key": identity.hex(), "keystore": str(given.keystore)})
 
 
 def _begin_new_signing_log(config: Path | None) -> None:
@@ -73,56 +117,32 @@ def _begin_new_signing_log(config: Path | None) -> None:
     _print("peg-participant.init", loaded.network, content)
 
 
-@app.command()
-def run(
-    config: Annotated[Path, typer.Option(help="The pod's config.toml.")],
-    with_parent: Annotated[bool, typer.Option(help="End when the process that started this one ends.")] = False,
-) -> None:
-    """Run the pod until SIGTERM.
-
-    Example: peg-participant run --config config.toml
-    """
+def _run(given: argparse.Namespace) -> None:
     from smpc.participant.app import run_pod
 
-    if with_parent:
+    if given.with_parent:
         die_with_parent(os.getppid())
     harden_process(secrets=True)
-    loaded = load_config(PodConfig, config, ENV_PREFIX)
-    configure_logging(loaded.log_level, pod=config.resolve().parent.name)
+    loaded = load_config(PodConfig, given.config, ENV_PREFIX)
+    configure_logging(loaded.log_level, pod=given.config.resolve().parent.name)
     asyncio.run(run_pod(loaded))
 
 
-@app.command()
-def status(config: Annotated[Path, typer.Option(help="The pod's config.toml.")]) -> None:
-    """Ask a running pod how it is; prints one JSON object.
-
-    Example: peg-participant status --config config.toml
-    """
+def _show_status(given: argparse.Namespace) -> None:
     from smpc.participant.status_client import fetch_status
 
-    loaded = load_config(PodConfig, config, ENV_PREFIX)
-    answer = asyncio.run(fetch_status(loaded))
-    _print("peg-participant.status", loaded.network, answer)
+    loaded = load_config(PodConfig, given.config, ENV_PREFIX)
+    _print("peg-participant.status", loaded.network, asyncio.run(fetch_status(loaded)))
 
 
 def _print(schema: str, network: Network, data: object) -> None:
-    typer.echo(json.dumps({"schema": f"{schema}/1", "network": network, "data": data}))
-
-
-def main() -> None:
-    """Run the command line; a BridgeError becomes one JSON object on stdout and its exit code."""
-    try:
-        app(standalone_mode=False)
-    except BridgeError as error:
-        _print_error(error)
-        sys.exit(error.exit_code)
-    except typer.TyperException as error:  # what the command line itself did not understand
-        typer.echo(error.format_message(), err=True)
-        sys.exit(ExitCode.USAGE)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
+    _write({"schema": f"{schema}/1", "network": network, "data": data})
 
 
 def _print_error(error: BridgeError) -> None:
     content = {"code": error.code, "message": error.message, "rule": error.rule, "remedy": error.remedy}
-    typer.echo(json.dumps({"schema": "peg.error/1", "error": content}))
+    _write({"schema": "peg.error/1", "error": content})
+
+
+def _write(content: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(content) + "\n")
