@@ -23,6 +23,7 @@ from coordinator.signing_session import (
     SigningSession,
     build_culprit,
     check_session,
+    find_proven,
     is_commitment_sound,
     is_share_sound,
     merge_signatures,
@@ -235,13 +236,16 @@ class _Round:
         wanted = [place for place, signature in enumerate(self._signatures) if signature is None]
         outcome = await asyncio.to_thread(check_session, self._job, session, wanted)
         self._signatures = merge_signatures(self._signatures, wanted, outcome.signatures)
-        for member in outcome.culprits:
+        culprits = find_proven(session, outcome.culprits)
+        if outcome.culprits and not culprits:
+            log.error("round.own_fault", role=self._job.group.role, session=number, signers=list(outcome.culprits))
+        for member in culprits:
             culprit = build_culprit(self._job, session, member, "INVALID_SHARE")
             self._tally.culprits.setdefault(member, culprit)
         if None not in self._signatures:
             self._events.put_nowait(roast.SessionVerified(number))
         else:
-            self._events.put_nowait(roast.SessionRefuted(number, outcome.culprits))
+            self._events.put_nowait(roast.SessionRefuted(number, culprits))
 
     def _burn_unused(self) -> None:
         """Let members forget nonces that nobody will use; nobody waits for it. Who was asked for shares answers yet."""

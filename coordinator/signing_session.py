@@ -80,6 +80,15 @@ def check_session(job: SigningJob, session: SigningSession, wanted: Sequence[int
     )
 
 
+def find_proven(session: SigningSession, wrong: Sequence[int]) -> tuple[int, ...]:
+    """Return whom wrong shares convict: nobody when every signer of several is wrong.
+
+    No honest group does that, so what they are checked against must be wrong, here (case B21); and where they really
+    all are, no round can go on without them.
+    """
+    return () if len(wrong) == len(session.context.signers) > 1 else tuple(wrong)
+
+
 def merge_signatures(
     signed: Sequence[Signature | None], wanted: Sequence[int], found: Sequence[Signature | None]
 ) -> list[Signature | None]:

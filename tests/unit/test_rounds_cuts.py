@@ -1,9 +1,10 @@
-"""Rounds that lose a pod at each point of its part, and rounds beside a pod whose node is behind (cases B22, G8)."""
+"""Rounds that lose a pod at any point, beside nodes that are behind, under a coordinator in error (B21, B22, G8)."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -134,3 +135,19 @@ async def test_with_two_nodes_behind_nobody_signs_and_nobody_is_blamed(stage: St
     assert {each.refusal.reason for each in failed.declined} == {"NODE_BEHIND"}
     stage.pods.pods[Role.VALIDATOR, 0].node.is_synced = True
     assert (await run_signing_round(stage.voice, stage.job(), policy=PATIENT)).is_signed
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_coordinator_that_checks_against_a_flipped_bit_blames_nobody_and_signs_nothing(
+    stage: Stage, place: int
+) -> None:
+    """Case B21: every share of the session seems wrong, so the mistake is the coordinator's own."""
+    stage.world.record(stage.built)
+    job = stage.job()
+    task = job.tasks[place]
+    flipped = replace(task, message=bytes([task.message[0] ^ 1]) + task.message[1:])
+    wrong = replace(job, tasks=(*job.tasks[:place], flipped, *job.tasks[place + 1 :]))
+    failed = await run_signing_round(stage.voice, wrong, policy=PATIENT)
+    assert not failed.is_signed
+    assert (failed.reason, failed.culprits) == ("INTERNAL", ())
+    assert (await run_signing_round(stage.voice, job, policy=PATIENT)).is_signed
