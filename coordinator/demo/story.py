@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from coordinator.demo.people import Person
 from coordinator.demo.stage import Stage
+from smpc.bitcoin.amount import parse_btc
 from smpc.errors import CheckFailed, Unavailable
 from smpc.types import Sats
 
@@ -150,6 +151,24 @@ def _close_books(stage: Stage, story: Story) -> None:
         raise CheckFailed(f"the money identity is off by {story.supply['difference_sats']} sat")
     if sum(story.balances.values()) != story.supply["supply_sats"]:
         raise CheckFailed("the accounts do not add up to the supply")
+    counted = _count_vault(stage, story)
+    if counted != story.supply["locked_sats"]:
+        raise CheckFailed(f"the node counts {counted} sat in the vault, the ledger {story.supply['locked_sats']}")
+    stage.tell(f"bitcoind counts {counted} unspent satoshi in the vault: what the ledger says is locked")
+
+
+def _count_vault(stage: Stage, story: Story) -> int:
+    """Add up, from the node alone, what the bridge's own transactions left unspent and did not pay to users."""
+    paid = {pegout["address"] for pegout in story.pegouts}
+    total = 0
+    for txid, kind in story.transactions.items():
+        if "vault" not in kind:
+            continue
+        for position, output in enumerate(stage.bitcoin("getrawtransaction", txid, 1)["vout"]):
+            unspent = stage.bitcoin("gettxout", txid, position)
+            if unspent is not None and output["scriptPubKey"]["address"] not in paid:
+                total += parse_btc(unspent["value"])
+    return total
 
 
 def _follow(stage: Stage, words: tuple[str, ...], what: str, final: str) -> dict[str, Any]:
