@@ -183,10 +183,11 @@ class Board:
         """Persist changes as one transition; False when the store had moved on and the records were reloaded.
 
         The effects of the first change go to the outbox with it. StoreUnavailable: nothing is known to have changed;
-        the records are read again before the next write.
+        the same changes may be written again, and others are refused as stale if it had.
         """
         first, *others = tuple(changes)
         key, version = self._locate(first)
+        keys = [key, *(self._locate(change)[0] for change in others)]
         transition = StoreTransition(
             request_id=f"{key.kind}:{self._name_request(key, version)}",
             key=key,
@@ -202,8 +203,12 @@ class Board:
             applied = await self._store.apply(transition)
         except (StaleVersion, RequestReused) as stale:
             log.warning("record.reloaded", record=str(key), reason=stale.message)
-            await self._reload([key, *(self._locate(change)[0] for change in others)])
+            await self._reload(keys)
             return False
+        if applied.is_replay:
+            # It stood already, when its answer was lost; what is there now is the store's to say.
+            await self._reload(keys)
+            return self._locate(first)[1] == applied.version
         self._put(first.record, applied.version)
         for change in others:
             _, before = self._locate(change)
@@ -268,6 +273,7 @@ class Board:
             stored = await self._store.load(key)
             if stored is not None:
                 self._take(stored)
+        self.changed.note()
 
 
 def is_terminal(record: object) -> bool:
