@@ -46,7 +46,6 @@ class Tenure:
     async def hold(self) -> AsyncIterator[Lease]:
         """Take the lease, waiting while another coordinator holds it, and give it back at the end."""
         lease = await self._acquire()
-        self._renewed = self._clock()
         log.info("lease.acquired", token=lease.token)
         try:
             yield lease
@@ -75,10 +74,15 @@ class Tenure:
     async def _acquire(self) -> Lease:
         is_told = False
         while True:
+            began = self._clock()
             try:
-                return await self._leases.acquire_lease(self._holder, int(self._ttl_seconds * 1000))
+                lease = await self._leases.acquire_lease(self._holder, int(self._ttl_seconds * 1000))
             except LeaseHeld as held:
                 if not is_told:
                     log.warning("lease.awaited", reason=held.message)
                 is_told = True
                 await asyncio.sleep(HELD_PAUSE_SECONDS)
+            else:
+                # The store counts from when it was asked, not from when its answer came.
+                self._renewed = began
+                return lease

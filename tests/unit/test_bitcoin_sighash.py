@@ -76,10 +76,10 @@ def test_the_digests_of_500_inputs_cost_about_as_much_as_their_number() -> None:
     def measure(count: int) -> float:
         inputs = tuple(TxIn(Outpoint(Txid(bytes(32)), place), 3) for place in range(count))
         transaction = Transaction(2, inputs, UNSIGNED.outputs, 0)
-        started = time.perf_counter()
+        started = time.thread_time()
         context = precompute_sighash(transaction, [PREVOUTS[0]] * count)
         assert len({context.compute(index, LEAF) for index in range(count)}) == count
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     few = min(measure(50) for _ in range(5))
     many = min(measure(500) for _ in range(3))

@@ -121,7 +121,7 @@ class TestDeadlines:
             started = time.monotonic()
             with pytest.raises(TimedOut):
                 await rpc.call("getblockhash", 0)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30, "a thousand attempts would take far longer"
 
     async def test_cancelled_call_leaves_the_client_usable(self) -> None:
         async with scripted_bitcoind(in_turn(lambda _: None, one)) as node, BitcoindRpc(endpoint(node.url)) as rpc:

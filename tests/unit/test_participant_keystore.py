@@ -218,6 +218,6 @@ def test_each_ceremony_has_a_host_key_of_its_own() -> None:
 
 
 def _time(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     action()
-    return time.perf_counter() - start
+    return time.process_time() - start
