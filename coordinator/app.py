@@ -21,7 +21,8 @@ from coordinator.invoice_desk import InvoiceDesk
 from coordinator.links import Links, open_links
 from coordinator.mempool.faults import StaleLease
 from coordinator.mempool.identity import StoreIdentity
-from coordinator.mempool.opening import MempoolOptions, open_redis_mempool
+from coordinator.mempool.model import Lease
+from coordinator.mempool.opening import Mempool, MempoolOptions, open_redis_mempool
 from coordinator.outlook import Outlook
 from coordinator.patience import compute_pause, run_together, wait_for_dependency
 from coordinator.pause import FILE_NAME, PauseSwitch
@@ -179,12 +180,15 @@ class Coordinator:
             except (Halted, ProtocolError) as reason:
                 self.standing.halt(reason)
                 await asyncio.Event().wait()
-            except (Unavailable, TimedOut, StaleLease, ConfigError) as reason:
+            except BridgeError as reason:
                 if isinstance(reason, ConfigError) and not self.standing.is_informed:
                     raise
                 failures = failures + 1 if OFFICE in self.standing.reasons else 0
                 self.standing.note(OFFICE, reason.message)
                 log.warning("term.ended", code=reason.code, reason=reason.message, remedy=reason.remedy)
+                if isinstance(reason, StaleLease):
+                    # Whoever took over bears our name: taking the lease back at once would only go back and forth.
+                    await asyncio.sleep(self._config.store.lease_seconds)
             await asyncio.sleep(compute_pause(failures))
 
     async def _serve_term(self) -> None:
@@ -195,11 +199,14 @@ class Coordinator:
         async with open_redis_mempool(settings.find_url(), identity, options) as mempool:
             tenure = Tenure(mempool.leases, self._links.identity.hex(), settings.lease_seconds)
             async with tenure.hold() as lease:
-                self.term = await Term.begin(self._links, self._pods, mempool, tenure, lease, self._pause.paused)
-                try:
-                    await run_together(self._serve_in_office(self.term), self._turn.run_forever())
-                finally:
-                    self.term = None
+                await run_together(tenure.keep(lease), self._work_under(lease, tenure, mempool))
+
+    async def _work_under(self, lease: Lease, tenure: Tenure, mempool: Mempool) -> None:
+        self.term = await Term.begin(self._links, self._pods, mempool, tenure, lease, self._pause.paused)
+        try:
+            await run_together(self._serve_in_office(self.term), self._turn.run_forever())
+        finally:
+            self.term = None
 
     async def _serve_in_office(self, term: Term) -> None:
         """Look until the board is complete, then promise and work."""

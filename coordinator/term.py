@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from coordinator.board import Board
@@ -46,11 +47,18 @@ class Term:
         return cls(mempool, tenure, lease, driver, effects)
 
     async def serve(self, outlook: Outlook, standing: Standing, interval_seconds: float) -> None:
-        """Work until the lease is lost, the store fails or the coordinator is halted; raises which."""
+        """Work until the store fails or the coordinator is halted; raises which."""
         await run_together(
-            self.tenure.keep(self.lease),
             standing.wait_halted(),
             outlook.follow_board(self.driver.board, self.effects.progress),
             self.driver.run(interval_seconds),
             self.effects.run(),
+            self._report_invariants(standing, interval_seconds),
         )
+
+    async def _report_invariants(self, standing: Standing, interval_seconds: float) -> None:
+        """Tell everybody, for ever, whether an invariant keeps the driver from proposing (J11)."""
+        while True:
+            halted = self.driver.halted
+            standing.note("invariants", "" if halted is None else halted.message)
+            await asyncio.sleep(interval_seconds)
