@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from coordinator.board import Board
 from coordinator.deposit_watch import DepositWatch
+from coordinator.driver import Driver
 from coordinator.mempool.faults import StoreUnavailable
 from coordinator.mempool.memory_store import MemoryStore, MemoryTables
 from coordinator.mempool.model import Applied, FencingToken, StoreTransition
@@ -33,6 +34,8 @@ class BoardStand:
     mempool: Mempool
     token: FencingToken
     board: Board
+    paused: set[str] = field(default_factory=set)
+    """Flows the operator paused."""
 
     @classmethod
     async def open(cls) -> Self:
@@ -53,6 +56,11 @@ class BoardStand:
     def watch(self, ledger: Ledger | None = None) -> DepositWatch:
         """Return a fresh watch over the board, as after a start."""
         return DepositWatch(self.bitcoin, self.bitcoin, ledger or self.ledger, self.board)
+
+    def open_driver(self, node: MemoryBitcoin | None = None) -> Driver:
+        """Return a driver over the board; nobody carries out what it asks for."""
+        own = node or self.bitcoin
+        return Driver(node=own, feed=own, view=lambda: self.ledger, board=self.board, paused=self.paused)
 
     async def reload(self) -> Board:
         """Return the board as a restart reads it."""

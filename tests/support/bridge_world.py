@@ -267,6 +267,7 @@ class BridgeWorld:
         )
         work = asyncio.get_running_loop().create_task(run_together(driver.run(TICK_SECONDS), effects.run()))
         self.coordinators[name] = Running(name, lease, board, driver, effects, life, pods, work)
+        await asyncio.sleep(0)
         return self.coordinators[name]
 
     async def kill(self, name: str = "first") -> None:
