@@ -24,7 +24,7 @@ from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
 from smpc.params import REGTEST
 from smpc.protocol.records import Record
-from smpc.types import BtcHeight, ChildIndex, Outpoint, RecordId, Sats, Txid
+from smpc.types import BtcHeight, Outpoint, RecordId, Sats, Txid
 from tests.support.groups import EPOCH, KeyedEpoch, build_keyed_epoch, make_account, make_xonly
 
 BLOCK_SECONDS: Final = 0.004
@@ -150,7 +150,3 @@ def make_order(*amounts: int, request_id: bytes = b"request", user: str = "alice
         amounts=amounts,
     )
 
-
-def invoice_place(index: int) -> tuple[int, ChildIndex]:
-    """Return an invoice's key on the ledger."""
-    return (EPOCH, ChildIndex(index))
