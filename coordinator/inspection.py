@@ -21,13 +21,17 @@ from smpc.host.pki import read_expiry
 from smpc.node.ports import Finding, Verdict
 from smpc.params import PROTOCOL_VERSION
 from smpc.protocol.ledger_state import EpochEntry
-from smpc.types import IdentityKey
+from smpc.protocol.ledger_views import KaonTip
+from smpc.types import FeeRate, IdentityKey
 
 RENEW_BEFORE: Final = dt.timedelta(days=30)
 """A certificate that ends sooner is to be renewed."""
 
 MAX_LAG: Final = 10
 """Final consensus-layer blocks a replica may be behind, and block times the chain may be silent."""
+
+MAX_LOOK_SECONDS: Final = 5.0
+"""How long a chain that looks silent is watched before it is called so."""
 
 Statuses = Mapping[IdentityKey, pb.StatusResponse | BridgeError]
 
@@ -56,7 +60,8 @@ class Inspector:
 
     async def inspect(self) -> tuple[Finding, ...]:
         """Return one finding per check; whatever cannot be asked is a finding, not an error."""
-        own = (self._check_standing(), self._check_certificate(), self._check_money(), *self._check_flows())
+        estimate = judge_estimate(self._outlook.pulse.estimate, self._outlook.ledger.params.fee_default)
+        own = (self._check_standing(), self._check_certificate(), self._check_money(), *self._check_flows(), estimate)
         slow = await _run_all(
             self._links.node.check_node(), self._check_store(), self._check_consensus(), self._check_pods()
         )
@@ -119,8 +124,16 @@ class Inspector:
             tip = await self._links.consensus.fetch_tip()
         except BridgeError as error:
             return (_fail("consensus.reachable", error), epoch)
-        silence = dt.datetime.now(dt.UTC).timestamp() * 1000 - tip.time_millis
         limit = max(MAX_LAG * ledger.genesis.block_millis, 10_000)
+        has_moved = False
+        if _compute_age(tip) > limit:
+            # The chain is silent or this clock is ahead: a block that comes now and looks old tells which.
+            await asyncio.sleep(min(2 * ledger.genesis.block_millis / 1000, MAX_LOOK_SECONDS))
+            try:
+                newer = await self._links.consensus.fetch_tip()
+            except BridgeError as error:
+                return (_fail("consensus.reachable", error), epoch)
+            has_moved, tip = newer.height > tip.height, newer
         return (
             _judge(
                 "consensus.chain",
@@ -128,12 +141,7 @@ class Inspector:
                 f"genesis {tip.genesis_hash.hex()}",
                 "point the coordinator at its own network's consensus node",
             ),
-            _judge(
-                "consensus.blocks",
-                silence <= limit,
-                f"block {tip.height} is {silence / 1000:.1f} s old",
-                "start the consensus layer's proposer",
-            ),
+            *judge_freshness(tip.height, _compute_age(tip), limit, has_moved=has_moved),
             _judge(
                 "consensus.replica",
                 tip.final - ledger.height <= MAX_LAG,
@@ -183,6 +191,43 @@ class Inspector:
                 f"{len(able)} of {len(members)} members can sign, {needed} are needed",
                 "bring the members' pods back",
             )
+
+
+def judge_freshness(height: int, age_millis: float, limit_millis: float, *, has_moved: bool) -> tuple[Finding, ...]:
+    """Tell a silent chain from a wrong clock by the newest block's age; `has_moved`: it came while we looked.
+
+    Nothing in the protocol reads this clock but TLS and, on MAINNET, the age of a pod's Bitcoin tip (case G16).
+    """
+    is_skewed = age_millis < -limit_millis or (age_millis > limit_millis and has_moved)
+    way = "behind" if age_millis < 0 else "ahead of"
+    return (
+        _judge(
+            "clock.skew",
+            not is_skewed,
+            f"CLOCK_SKEW: this clock is {abs(age_millis) / 1000:.0f} s {way} the consensus layer's"
+            if is_skewed
+            else "this clock agrees with the consensus layer's",
+            "set this machine's clock: certificates are judged by it",
+        ),
+        _judge(
+            "consensus.blocks",
+            age_millis <= limit_millis or has_moved,
+            f"block {height} is {age_millis / 1000:.1f} s old",
+            "start the consensus layer's proposer",
+        ),
+    )
+
+
+def judge_estimate(estimate: FeeRate | None, default: FeeRate) -> Finding:
+    """Say when the node has no usable fee estimate: proposals go on at the default rate, degraded (case D14)."""
+    if estimate is None:
+        detail = f"DEGRADED: the node estimates no fee, {default} sat/kvB at most are proposed"
+        return Finding("bitcoind.estimate", Verdict.WARNING, detail, "it comes by itself once the node saw more blocks")
+    return Finding("bitcoind.estimate", Verdict.OK, f"{estimate} sat/kvB")
+
+
+def _compute_age(tip: KaonTip) -> float:
+    return dt.datetime.now(dt.UTC).timestamp() * 1000 - tip.time_millis
 
 
 def _find_fault(status: pb.StatusResponse, outlook: Outlook) -> str:

@@ -322,7 +322,9 @@ def test_refuses_an_input_value_off_by_a_satoshi(world: FlowWorld, payout: Built
 # ------------------------------------------------------------------ fees and replacements
 
 
-@pytest.mark.parametrize(("rate", "reason"), [(0, "FEE_TOO_LOW"), (2_000, ""), (10_000, ""), (10_001, "FEE_CAP")])
+@pytest.mark.parametrize(
+    ("rate", "reason"), [(0, "FEE_TOO_LOW"), (1_999, "FEE_TOO_LOW"), (2_000, ""), (10_000, ""), (10_001, "FEE_CAP")]
+)
 def test_the_fee_rate_has_a_floor_and_a_cap(world: FlowWorld, rate: int, reason: str) -> None:
     burns = (world.burn(100_000), world.burn(50_000))
     built = world.payout(tuple(world.ledger.vault)[:1], burns, rate=FeeRate(rate))
