@@ -32,19 +32,13 @@ from pegin.invoice import TermsRequest, build_invoice_tree, build_terms
 from pegin.lifecycle import Deposit
 from pegin.vault import find_epoch_keys
 from smpc.bitcoin.block import parse_block
-from smpc.bitcoin.fees import assemble_witness
-from smpc.bitcoin.interpreter import verify_input_scripts
-from smpc.bitcoin.script import Leaf
-from smpc.bitcoin.sighash import precompute_sighash
-from smpc.bitcoin.taproot import InvoiceTree
-from smpc.bitcoin.transaction import Transaction, TxIn, TxOut
+from smpc.bitcoin.transaction import Transaction
 from smpc.errors import BridgeError
-from smpc.node.memory_bitcoin import MemoryBitcoin
 from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
 from smpc.params import REGTEST
 from smpc.protocol.batch import BatchState
-from smpc.protocol.invoices import InvoiceRequest, InvoiceTerms
+from smpc.protocol.invoices import InvoiceRequest
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import BurnStatus, IntentStatus
 from smpc.protocol.records import Record
@@ -54,14 +48,13 @@ from smpc.types import (
     ChildIndex,
     IdentityKey,
     Outpoint,
-    RecordId,
     Role,
     Sats,
     Script,
     Txid,
 )
-from tests.support.chain import ORIGIN, LedgerChain, destination
-from tests.support.groups import EPOCH, KeyedEpoch, build_keyed_epoch, make_account, make_secret, make_xonly, sign
+from tests.support.chain import ORIGIN
+from tests.support.groups import EPOCH, KeyedEpoch, build_keyed_epoch, make_account, make_xonly
 from tests.support.lifeline import (
     Killed,
     Lifeline,
@@ -74,6 +67,7 @@ from tests.support.lifeline import (
 )
 from tests.support.virtual_loop import run_in_virtual_time
 from tests.support.world_checks import find_broken_invariants, summarise_board
+from tests.support.world_parts import Issued, TalkingBitcoin, UserDesk, build_refund
 from tests.support.world_pods import WorldNetwork, WorldPod
 
 log = structlog.get_logger()
@@ -90,30 +84,6 @@ PATIENCE_BLOCKS: Final = 240
 """Consensus-layer blocks within which anything a test waits for must happen (invariant 9)."""
 
 
-class UserDesk(LedgerChain):
-    """What users and the invoice desk sign, by the consensus layer's state at its tip."""
-
-    def __init__(self, epoch: KeyedEpoch, ledger: Ledger) -> None:
-        self.epoch = epoch
-        self.ledger = ledger
-        self.blocks = []
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """An invoice as a user holds it."""
-
-    terms: InvoiceTerms
-    tree: InvoiceTree
-    pegin: RecordId
-    user: str
-
-    @property
-    def script(self) -> Script:
-        """Where to pay."""
-        return self.tree.script
-
-
 @dataclass(slots=True)
 class Running:
     """One coordinator at work."""
@@ -126,26 +96,6 @@ class Running:
     life: Lifeline
     pods: Pods
     work: asyncio.Task[None]
-
-
-class TalkingBitcoin(MemoryBitcoin):
-    """Bitcoin Core's interpreter judges what is sent, and what was taken is remembered."""
-
-    def __init__(self) -> None:
-        super().__init__(script_check=check_scripts)
-        self.sent: dict[Txid, bytes] = {}
-        """Every transaction that was ever taken from anybody."""
-
-    @property
-    def pending(self) -> frozenset[Txid]:
-        """Return what the mempool holds."""
-        return frozenset(self._mempool.pending)
-
-    async def broadcast(self, raw: bytes) -> Txid:
-        """Take a transaction in."""
-        txid = await super().broadcast(raw)
-        self.sent[txid] = raw
-        return txid
 
 
 @dataclass(slots=True)
@@ -440,17 +390,8 @@ class BridgeWorld:
 
     async def refund(self, invoice: Issued, deposit: Outpoint, value: int, *, fee: int = 1_000) -> Txid:
         """Let a user take a deposit back alone, into the mempool."""
-        unsigned = Transaction(
-            2,
-            (TxIn(deposit, invoice.terms.refund_csv),),
-            (TxOut(Sats(value - fee), destination(invoice.user)),),
-            0,
-        )
-        leaf = invoice.tree.leaf(Leaf.REFUND)
-        digest = precompute_sighash(unsigned, [TxOut(Sats(value), invoice.script)]).compute(0, leaf)
-        signature = sign(make_secret(f"refund {invoice.user}"), digest)
-        witness = assemble_witness(leaf, invoice.tree.control_block(Leaf.REFUND), [signature], None)
-        return await self.bitcoin.broadcast(unsigned.with_witnesses([witness]).to_bytes())
+        refund = build_refund(invoice, deposit, value, fee)
+        return await self.bitcoin.broadcast(refund.to_bytes())
 
     async def list_mined(self) -> list[Transaction]:
         """Return every transaction of the best chain since the bridge began."""
@@ -528,12 +469,3 @@ def play(story: Story, directory: Path, *, seed: int = 1, kills: Sequence[int] =
 
     with tempfile.TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else directory) as logs:
         run_in_virtual_time(tell(Path(logs)))
-
-
-def check_scripts(transaction: Transaction, prevouts: Sequence[TxOut]) -> str | None:
-    """Judge a transaction's scripts with Bitcoin Core's interpreter, as a node does before it relays (invariant 5)."""
-    try:
-        verify_input_scripts(transaction, prevouts)
-    except BridgeError as reason:
-        return f"mandatory-script-verify-flag-failed ({reason.message})"
-    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.effects import TRANSIENT_RULES
+from coordinator.refusals import TRANSIENT_RULES
 from pegin.lifecycle import DepositState
 from smpc.protocol.batch import BatchState
 from smpc.protocol.batch_events import AskEndorsements, AskValidators, AskWitnesses, BroadcastTransaction, PlanBump
