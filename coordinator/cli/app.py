@@ -21,6 +21,7 @@ from coordinator.cli import (
 )
 from coordinator.cli.command import CommonOptions, DataDirOption, JsonOption, ProfileOption, run_app
 from coordinator.cli.output import print_json
+from smpc.host.log import LogLevel, configure_logging
 
 app: Final = typer.Typer(
     name="peg",
@@ -69,4 +70,6 @@ def _print_version(*, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    # What libraries report goes to stderr, and only when it is an error: stdout is the answer's alone.
+    configure_logging(LogLevel.ERROR)
     sys.exit(run_app(app, sys.argv[1:]))

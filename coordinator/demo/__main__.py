@@ -16,6 +16,7 @@ from coordinator.demo.report import build_report, show_report, write_report
 from coordinator.demo.stage import Stage
 from coordinator.demo.story import Story, play
 from smpc.errors import BridgeError, ConfigError, ExitCode
+from smpc.host.log import LogLevel, configure_logging
 
 BUILD: Final = Path("build")
 _WIDTH: Final = 130
@@ -31,6 +32,7 @@ def main() -> ExitCode:
     parser.add_argument("--report", type=Path, default=BUILD / "demo-report.json")
     parser.add_argument("--keep", action="store_true", help="leave the devnet running at the end")
     given = parser.parse_args()
+    configure_logging(LogLevel.ERROR)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     stage = Stage(given.data_dir.resolve(), console)
     try:
