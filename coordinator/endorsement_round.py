@@ -99,13 +99,13 @@ class _Collection:
         self._watch = watch
         self._slot: Slot = pods.open_slot()
         self._heard: dict[tuple[GroupId, int], Heard[EndorseReply]] = {}
-        self._asked: list[Seat] = []
         self._settled = asyncio.Event()
 
     async def run(self, policy: EndorsementPolicy) -> EndorsementOutcome:
         """Ask, wait and verify."""
         clock = asyncio.get_running_loop().time
         began = clock()
+        self._report()
         async with asyncio.TaskGroup() as calls:
             running = [
                 calls.create_task(self._ask(seat, question, policy.deadline))
@@ -125,12 +125,11 @@ class _Collection:
         return self._pods.seal(EndorseRequest(header, intent, self._built.transaction.to_bytes()))
 
     async def _ask(self, seat: Seat, question: Question, seconds: float) -> None:
-        self._asked.append(seat)
         heard = await self._pods.ask(seat, question, EndorseReply, seconds=seconds)
         if isinstance(heard, Answered) and not self._is_sound(seat, heard.reply.endorsement):
             heard = Lost(seat, "BAD_ENDORSEMENT", "the endorsement does not verify, or is of another height or member")
         self._heard[seat.group, seat.position] = heard
-        self._report(seat.group)
+        self._report()
         if all(self._is_settled(group) for group in self._groups):
             self._settled.set()
 
@@ -151,13 +150,14 @@ class _Collection:
         endorsed = sum(isinstance(each, Answered) for each in heard)
         return endorsed >= info.threshold or len(heard) - endorsed > len(info.members) - info.threshold
 
-    def _report(self, group: GroupId) -> None:
-        info = next(each for each in self._groups if each.group == group)
-        done = sum(isinstance(each, Answered) for (asked, _), each in self._heard.items() if asked == group)
-        waiting = (
-            seat.identity for seat in self._asked if seat.group == group and (group, seat.position) not in self._heard
-        )
-        self._watch(Progress(group, "endorsing", "endorsed", done, info.threshold, len(info.members), tuple(waiting)))
+    def _report(self) -> None:
+        """Tell how far every group is, the ones that still lack members last: that is what a watcher waits for."""
+        for info in sorted(self._groups, key=self._is_settled, reverse=True):
+            heard = [(seat, self._heard.get((info.group, seat.position))) for seat in seat_members(info)]
+            done = sum(isinstance(each, Answered) for _, each in heard)
+            missing = tuple(seat.identity for seat, each in heard if not isinstance(each, Answered | Declined))
+            size = len(info.members)
+            self._watch(Progress(info.group, "endorsing", "endorsed", done, info.threshold, size, missing))
 
     def _conclude(self, millis: int) -> EndorsementOutcome:
         heard = [

@@ -81,12 +81,12 @@ class _Round:
 
     async def run(self) -> RoundOutcome:
         """Drive the machine to its end."""
-        everyone = range(len(self._job.seats))
-        allowed = self._job.signers
-        without = () if allowed is None else tuple(at for at in everyone if at not in allowed)
+        size, allowed = len(self._job.seats), self._job.signers
+        without = frozenset() if allowed is None else frozenset(range(size)) - allowed
         async with asyncio.TaskGroup() as calls:
             self._calls = calls
-            self._perform(roast.start(self._job.key.threshold, len(self._job.seats), without=without))
+            self._report_commitments()
+            self._perform(roast.start(self._job.key.threshold, size, without=without))
             while self._record.phase not in roast.TERMINAL_PHASES:
                 event = await self._next_event()
                 if not isinstance(event, _SMOOTH):
@@ -95,7 +95,7 @@ class _Round:
             await self._wind_up()
             for task in self._running:
                 task.cancel()
-        return self._conclude(frozenset(without))
+        return self._conclude(without)
 
     async def _wind_up(self) -> None:
         """After a failure before the deadline wait a moment for the other answers: an operator wants all reasons."""
@@ -126,7 +126,7 @@ class _Round:
                     # Its signers were asked for shares already: whoever answers is free, and the nonces are spent.
                     log.info("session.dropped", role=self._job.group.role, session=effect.session)
                 case roast.Conclude():
-                    log.info("round.concluded", role=self._job.group.role, phase=effect.phase)
+                    pass  # the record says how
 
     def _spawn(self, work: Coroutine[Any, Any, None], *kinds: set[asyncio.Task[None]]) -> None:
         task = self._calls.create_task(work)
@@ -144,7 +144,7 @@ class _Round:
             self._events.put_nowait(self._tally.note_failure(fetched))
             return
         self._committed.add(effect.member)
-        self._report("committed", self._committed, range(len(self._job.seats)))
+        self._report_commitments()
         if self._is_smooth and len(self._commitments) >= self._job.key.threshold:
             self._spares.append(lambda: self._take_nonces(effect, header, fetched))
         else:
@@ -261,6 +261,9 @@ class _Round:
 
     def _catch(self, culprit: Culprit) -> None:
         self._events.put_nowait(self._tally.note_culprit(culprit))
+
+    def _report_commitments(self) -> None:
+        self._report("committed", self._committed, range(len(self._job.seats)))
 
     def _report(self, verb: str, done: set[int], asked: range | tuple[int, ...]) -> None:
         if self._watch is ignore_progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.support.pod_network import (
     Behaviour,
     MemoryPods,
     find_identity,
+    late,
     lying,
     open_pods,
     refusing,
@@ -58,6 +60,9 @@ class Stage:
 
     def let(self, role: Role, position: int, way: Behaviour) -> None:
         self.network.ways[find_identity(self.pods, role, position)] = way
+
+    def answered(self, role: Role, position: int) -> asyncio.Event:
+        return self.network.answered(find_identity(self.pods, role, position), "Endorse")
 
     def lie(self, member: int, change: Callable[[Endorsement], Endorsement]) -> None:
         """Let a validator's pod answer with another endorsement under its own key."""
@@ -165,13 +170,17 @@ async def test_an_endorsement_that_does_not_verify_is_dropped(
     stage.world.chain.add(outcome.to_record())
 
 
-async def test_the_watcher_hears_who_is_missing(stage: Stage) -> None:
+async def test_the_last_a_watcher_hears_is_which_group_still_lacks_whom(stage: Stage) -> None:
     heard: list[Progress] = []
     stage.let(Role.WITNESS, 3, silent())
-    await collect_endorsements(stage.voice, stage.groups, stage.built, policy=CALM, watch=heard.append)
-    last = [each for each in heard if each.group.role is Role.WITNESS][-1]
-    assert (last.done, last.needed, last.size) == (3, 3, 4)
-    assert last.missing == (find_identity(stage.pods, Role.WITNESS, 3),)
+    stage.let(Role.WITNESS, 0, unreachable())
+    for position in range(4):
+        stage.let(Role.VALIDATOR, position, late(stage.answered(Role.WITNESS, 1), "Endorse"))
+    await collect_endorsements(stage.voice, stage.groups, stage.built, policy=SHORT, watch=heard.append)
+    assert (heard[0].done, heard[0].size) == (0, 4)
+    last = heard[-1]
+    assert (last.group.role, last.done, last.needed) == (Role.WITNESS, 2, 3)
+    assert last.missing == tuple(find_identity(stage.pods, Role.WITNESS, position) for position in (0, 3))
 
 
 async def test_every_pod_gets_the_final_signatures_and_broadcasts_by_itself(stage: Stage) -> None:
