@@ -56,7 +56,7 @@ from smpc.protocol.endings import compute_dead_digest, compute_withdrawal_digest
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.pod_messages import DeadSubject, WithdrawalSubject
 from smpc.protocol.records import BookingRecorded, GroupInfo, IntentDead, IntentRecorded, IntentWithdrawn, Record
-from smpc.types import EpochNumber, IntentId, Purpose, Role, Signature
+from smpc.types import EpochNumber, GroupId, IntentId, Purpose, Role, Signature
 
 log = structlog.get_logger()
 
@@ -83,6 +83,8 @@ class BatchWork:
         self._node = node
         self._consensus = consensus
         self._view = view
+        self._halves: dict[tuple[GroupId, bytes], Signature] = {}
+        """What one group signed of a message that the other has not signed yet, by group and digest."""
         self.progress: Final[dict[IntentId, Progress]] = {}
         """The newest report of a round that runs for an intent: what `watch` shows."""
 
@@ -238,15 +240,24 @@ class BatchWork:
         return await self._sign_tagged(batch, jobs)
 
     async def _sign_tagged(self, batch: Batch, jobs: Sequence[SigningJob]) -> tuple[Signature, Signature] | None:
-        """Let V and W sign a tagged message side by side; None, saying why, unless both did."""
+        """Let V and W sign a tagged message side by side; None, saying why, unless both did.
+
+        What one of them signed is kept until the other has signed too: on a bad line both rarely succeed at once.
+        """
+        missing = [job for job in jobs if (job.group, job.digest) not in self._halves]
         async with asyncio.TaskGroup() as rounds:
-            running = [rounds.create_task(run_signing_round(self._pods, job, watch=self._watch(batch))) for job in jobs]
+            running = [
+                rounds.create_task(run_signing_round(self._pods, job, watch=self._watch(batch))) for job in missing
+            ]
         outcomes = [task.result() for task in running]
+        for job, outcome in zip(missing, outcomes, strict=True):
+            if outcome.is_signed:
+                self._halves[job.group, job.digest] = outcome.require_signatures()[0]
         failed = [outcome.describe() for outcome in outcomes if not outcome.is_signed]
         if failed:
             log.info("message.not_signed", intent=batch.intent_id.hex(), outcome=failed)
             return None
-        validators, witnesses = (outcome.require_signatures()[0] for outcome in outcomes)
+        validators, witnesses = (self._halves.pop((job.group, job.digest)) for job in jobs)
         return validators, witnesses
 
     # -------------------------------------------------------------- shared
