@@ -18,6 +18,7 @@ from smpc.protocol.codec import encode
 from smpc.protocol.envelope import open_request, seal_message
 from smpc.protocol.intents import Intent, IntentInput, IntentKind
 from smpc.protocol.pod_messages import (
+    AbortReply,
     CommitReply,
     CommitRequest,
     Envelope,
@@ -82,7 +83,7 @@ class BareMembers:
     def __init__(self, threshold: int, size: int, role: Role = Role.VALIDATOR) -> None:
         self.dealt: DealtGroup = deal_group(threshold, size, role)
         self.group = GroupId(EPOCH, role)
-        self._secrets: list[SecretKey] = [make_secret(f"host {role}", number) for number in range(size)]
+        self.secrets: list[SecretKey] = [make_secret(f"host {role}", number) for number in range(size)]
         self.seats = tuple(
             Seat(
                 self.group,
@@ -90,10 +91,12 @@ class BareMembers:
                 IdentityKey(make_xonly(f"identity {role} {position}")),
                 HostKey(compute_plain_key(secret)),
             )
-            for position, secret in enumerate(self._secrets)
+            for position, secret in enumerate(self.secrets)
         )
         self._position = {seat.identity: seat.position for seat in self.seats}
         self._nonces: dict[tuple[SessionId, int], tuple[SecretNonce, ...]] = {}
+        self._given: dict[tuple[int, str, SessionId], Envelope] = {}
+        """Answers given, so that the same question gets the same one."""
         self._tasks: tuple[SigningTask, ...] = ()
         self.asked: Counter[str] = Counter()
         self.down: set[int] = set()
@@ -124,13 +127,14 @@ class BareMembers:
         position = self._position[pod]
         if position in self.down:
             raise Unavailable("connection refused", code="UNAVAILABLE")
-        began = time.thread_time()
-        reply = self._answer(position, rpc, envelope)
-        sealed = seal_message(
-            self._secrets[position], f"{rpc}/reply", envelope.session_id, reply, aux=seed(envelope.session_id, position)
-        )
-        self.seconds += time.thread_time() - began
-        return sealed
+        question = (position, rpc, envelope.session_id)
+        if question not in self._given:
+            began = time.thread_time()
+            reply, aux = self._answer(position, rpc, envelope), seed(envelope.session_id, position)
+            method = f"{rpc}/reply"
+            self._given[question] = seal_message(self.secrets[position], method, envelope.session_id, reply, aux=aux)
+            self.seconds += time.thread_time() - began
+        return self._given[question]
 
     def _answer(self, position: int, rpc: str, envelope: Envelope) -> Reply:
         share = self.dealt.shares[position]
@@ -143,6 +147,8 @@ class BareMembers:
             )
             self._nonces[envelope.session_id, position] = secret
             return CommitReply(position, public)
+        if rpc == "Abort":
+            return AbortReply(released=False)
         asked = open_request(envelope, "Sign/request", SignRequest)
         context = SigningContext.build(self.dealt.key, asked.signers)
         aggregates = parse_aggregates(asked.aggregate_nonces, len(self._tasks))
