@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import structlog
 
@@ -95,6 +95,7 @@ class Table(Generic[K, R]):
         self.kind: Final = kind
         self._cls = cls
         self._records: dict[K, R] = {}
+        self._open: dict[K, R] = {}
         self._versions: dict[str, Version] = {}
         self.view: Final[Mapping[K, R]] = MappingProxyType(self._records)
 
@@ -106,6 +107,14 @@ class Table(Generic[K, R]):
         """Remember a record as the store has it."""
         self._records[key] = record
         self._versions[name] = version
+        if is_terminal(record):
+            self._open.pop(key, None)
+        else:
+            self._open[key] = record
+
+    def list_open(self) -> tuple[R, ...]:
+        """Return the records whose life goes on, by key; history costs nothing here."""
+        return tuple(self._open[key] for key in sorted(cast("list[Any]", [*self._open])))
 
     def version(self, name: str) -> Version:
         """Return the version the store has."""
@@ -166,18 +175,15 @@ class Board:
 
     def open_batches(self) -> tuple[Batch, ...]:
         """Return the batches whose life goes on, by intent id."""
-        found = (batch for batch in self.batches.values() if not BATCH.is_terminal(batch.state))
-        return tuple(sorted(found, key=lambda batch: batch.intent_id))
+        return self._batches.list_open()
 
     def open_deposits(self) -> tuple[Deposit, ...]:
         """Return the deposits whose life goes on, by outpoint."""
-        found = (deposit for deposit in self.deposits.values() if not DEPOSIT.is_terminal(deposit.state))
-        return tuple(sorted(found, key=lambda deposit: deposit.outpoint))
+        return self._deposits.list_open()
 
     def open_pegouts(self) -> tuple[PegOut, ...]:
         """Return the peg-outs whose life goes on, by burn id."""
-        found = (pegout for pegout in self.pegouts.values() if not PEGOUT.is_terminal(pegout.state))
-        return tuple(sorted(found, key=lambda pegout: pegout.burn))
+        return self._pegouts.list_open()
 
     async def write(self, changes: Iterable[Change]) -> bool:
         """Persist changes as one transition; False when the store had moved on and the records were reloaded.
@@ -189,7 +195,7 @@ class Board:
         key, version = self._locate(first)
         keys = [key, *(self._locate(change)[0] for change in others)]
         transition = StoreTransition(
-            request_id=f"{key.kind}:{self._name_request(key, version)}",
+            request_id=f"{key.kind}:{key.id}@{version}#{self._token}",
             key=key,
             expected_version=version,
             body=encode(first.record),
@@ -217,9 +223,6 @@ class Board:
         return True
 
     # -------------------------------------------------------------- inner steps
-
-    def _name_request(self, key: RecordKey, version: Version) -> str:
-        return f"{key.id}@{version}#{self._token}"
 
     def _to_write(self, change: Change) -> RecordWrite:
         key, version = self._locate(change)

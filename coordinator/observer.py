@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from coordinator.board import Board
@@ -16,7 +17,7 @@ from smpc.protocol.batch_view import BatchView
 from smpc.protocol.intents import IntentKind
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import IntentEntry, IntentStatus
-from smpc.types import BtcHeight, IntentId, Outpoint, Sats, Txid
+from smpc.types import BtcHeight, BurnId, IntentId, Outpoint, Sats, Txid
 
 _SENT: Final = frozenset({BatchState.BROADCAST, BatchState.CONFIRMED, BatchState.BURIED, BatchState.BOOKING_SIGNED})
 
@@ -28,6 +29,7 @@ class Observer:
         self._ledger = ledger
         self._board = board
         self._look = look
+        self._plans: Mapping[BurnId, IntentId] | None = None
 
     # -------------------------------------------------------------- batches
 
@@ -167,8 +169,10 @@ class Observer:
         return None, None
 
     def _find_plan(self, pegout: PegOut) -> IntentId | None:
-        plans = [batch for batch in self._board.open_batches() if batch.state in UNRECORDED]
-        return next((batch.intent_id for batch in plans if pegout.burn in batch.intent.burns), None)
+        if self._plans is None:
+            plans = [batch for batch in self._board.open_batches() if batch.state in UNRECORDED]
+            self._plans = {burn: batch.intent_id for batch in plans for burn in batch.intent.burns}
+        return self._plans.get(pegout.burn)
 
     # -------------------------------------------------------------- shared
 
