@@ -38,7 +38,7 @@ def begin_new_signing_log(config: PodConfig) -> IdentityKey:
             raise Conflict(
                 f"the signing log {path} is still there", remedy="move it away first and keep it: it may be repaired"
             )
-        _create(config, identity).close()
+        _create(config, identity, is_successor=True).close()
     return identity
 
 
@@ -46,7 +46,8 @@ _MARKER_NAME: Final = f"{LOG_NAME}.created"
 """Stays when a log vanishes, so that its loss is noticed."""
 
 
-def _create(config: PodConfig, identity: IdentityKey) -> SigningLog:
-    opened = SigningLog.create(config.data_dir / LOG_NAME, network=config.network, identity=identity)
+def _create(config: PodConfig, identity: IdentityKey, *, is_successor: bool = False) -> SigningLog:
+    path = config.data_dir / LOG_NAME
+    opened = SigningLog.create(path, network=config.network, identity=identity, is_successor=is_successor)
     (config.data_dir / _MARKER_NAME).touch(mode=0o600)
     return opened

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from smpc.errors import ConfigError, Refused
 from smpc.host.sqlite import create_database, open_database, transaction
@@ -23,6 +23,9 @@ from smpc.participant.signing_tables import META, SCHEMA, SESSIONS, check_seals,
 from smpc.types import GroupId, IdentityKey, IntentId, KaonHeight, Network, Purpose, SessionId
 
 NOTHING: frozenset[IntentId] = frozenset()
+
+_SUCCESSOR: Final = "successor"
+"""Stands in the log's `meta` until its first merge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,17 @@ class SigningLog:
         self._lock = threading.Lock()
 
     @classmethod
-    def create(cls, path: Path, *, network: Network, identity: IdentityKey) -> Self:
-        """Create an empty log bound to one network and identity; Conflict when the file exists."""
+    def create(cls, path: Path, *, network: Network, identity: IdentityKey, is_successor: bool = False) -> Self:
+        """Create an empty log bound to one network and identity; Conflict when the file exists.
+
+        `is_successor`: another log of this identity is lost, so shares may be out that this one does not know.
+        """
         connection = create_database(path, SCHEMA)
         with transaction(connection):
             insert_row(connection, META, ("network", network.value.encode()))
             insert_row(connection, META, ("identity", identity))
+            if is_successor:
+                insert_row(connection, META, (_SUCCESSOR, b"unmerged"))
         return cls(connection)
 
     @classmethod
@@ -60,7 +68,7 @@ class SigningLog:
         try:
             check_seals(connection, path)
             meta = dict(connection.execute("SELECT key, value FROM meta"))
-            if meta != {"network": network.value.encode(), "identity": identity}:
+            if (meta.get("network"), meta.get("identity")) != (network.value.encode(), identity):
                 raise ConfigError(f"the signing log {path} belongs to another participant", remedy="use its own log")
         except BaseException:
             connection.close()
@@ -148,10 +156,13 @@ class SigningLog:
     def merge_recorded_intents(self, claims: Iterable[SpendClaim], *, height: KaonHeight) -> int:
         """Add what recorded intents take, as if signed, before this participant signs anything; return the rows added.
 
-        So a log that is new, or older than the chain, forbids what the ledger's intents forbid (case F12).
+        So a log that is new, or older than the chain, forbids what the ledger's intents forbid (case F12). A successor
+        takes them, once, for intents whose share is out: it never withdraws one of them.
         """
         with self._lock, transaction(self._connection):
-            return sum(signing_claims.insert_spend_claim(self._connection, claim, RECORDED, height) for claim in claims)
+            merged = self._connection.execute("DELETE FROM meta WHERE key = ?", (_SUCCESSOR,)).rowcount
+            source = OWN_SHARE if merged else RECORDED
+            return sum(signing_claims.insert_spend_claim(self._connection, claim, source, height) for claim in claims)
 
     def record_review(self, review: StoredReview) -> None:
         """Keep a review with every finding, so that an operator can ask why."""
