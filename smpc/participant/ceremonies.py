@@ -42,6 +42,7 @@ from smpc.types import Attempt, GroupId, HostKey, KaonHeight, Network, SessionId
 log = structlog.get_logger()
 
 Outcome = DkgReply | DkgFault | Refusal
+Relayed = DkgStep2Request | DkgFinalizeRequest | DkgInvestigateRequest
 
 
 @dataclass(slots=True)
@@ -52,7 +53,8 @@ class _Ceremony:
     state1: ParticipantState1 | None = None
     state2: ParticipantState2 | None = None
     fault: ShareFault | None = None
-    answers: dict[bytes, Outcome] = field(default_factory=dict)
+    answers: dict[str, tuple[bytes, Outcome]] = field(default_factory=dict)
+    """Per step: the hash of the latest question that was answered, and its answer."""
 
 
 def compute_dkg_subject(network: Network, group: GroupId, attempt: Attempt, host_keys: tuple[HostKey, ...]) -> bytes:
@@ -77,27 +79,27 @@ class Ceremonies:
             return refusal
         running = self._running.get(header.session_id)
         if running is not None:
-            return running.answers[b"step1"]
+            return running.answers["step1"][1]
         secret = self._secret(header)
         params = SessionParams(request.host_keys, request.threshold)
         state, message = participant_step1(secret, params, os.urandom(32))
         answer = DkgReply(message)
         self._supersede(header)
-        self._running[header.session_id] = _Ceremony(params, state1=state, answers={b"step1": answer})
+        self._running[header.session_id] = _Ceremony(params, state1=state, answers={"step1": (b"", answer)})
         log.info("ceremony.begun", epoch=header.group.epoch, role=header.group.role, attempt=header.attempt)
         return answer
 
     def step2(self, request: DkgStep2Request) -> Outcome:
         """Check all commitments and the own share, and sign the transcript."""
-        return self._answer(request.header, b"step2" + request.message, lambda it: self._step2(it, request))
+        return self._answer(request, "step2", lambda it: self._step2(it, request))
 
     def finalize(self, request: DkgFinalizeRequest) -> Outcome:
         """Accept the certificate and hold the share; the answer is the public recovery data."""
-        return self._answer(request.header, b"finalize" + request.message, lambda it: self._finalize(it, request))
+        return self._answer(request, "finalize", lambda it: self._finalize(it, request))
 
     def investigate(self, request: DkgInvestigateRequest) -> Outcome:
         """Name whose share did not fit, from the relay's investigation message."""
-        return self._answer(request.header, b"investigate" + request.message, lambda it: _investigate(it, request))
+        return self._answer(request, "investigate", lambda it: _investigate(it, request))
 
     def recover(self, request: DkgRecoverRequest, epoch: EpochEntry | None) -> Outcome:
         """Restore a share from recovery data; without any, hand out that of a ceremony finished here.
@@ -117,13 +119,19 @@ class Ceremonies:
             return DkgFault((), is_proven=False, code=error.code, message=error.message)
         return DkgReply(b"")
 
-    def _answer(self, header: SessionHeader, question: bytes, answer: Callable[[_Ceremony], Outcome]) -> Outcome:
-        ceremony = self._running.get(header.session_id)
+    def _answer(self, request: Relayed, step: str, answer: Callable[[_Ceremony], Outcome]) -> Outcome:
+        """Answer a repeated question as before; refusals are not kept, so that a relay cannot fill the memory."""
+        ceremony = self._running.get(request.header.session_id)
         if ceremony is None:
             return refuse("V09", "SESSION_SEEN", "no such ceremony is open here; a restart ends open ceremonies")
-        if question not in ceremony.answers:
-            ceremony.answers[question] = answer(ceremony)
-        return ceremony.answers[question]
+        question = hash_fields("relayed", request.message)
+        known = ceremony.answers.get(step)
+        if known is not None and known[0] == question:
+            return known[1]
+        outcome = answer(ceremony)
+        if not isinstance(outcome, Refusal):
+            ceremony.answers[step] = (question, outcome)
+        return outcome
 
     def _step2(self, ceremony: _Ceremony, request: DkgStep2Request) -> Outcome:
         if ceremony.state1 is None:

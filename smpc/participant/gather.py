@@ -86,10 +86,14 @@ class FactGatherer:
         self, ledger: LedgerView, session: SessionFacts, intent: Intent, conflicts: tuple[str, ...]
     ) -> Facts:
         """Return everything a transfer or payout is judged by."""
-        node = await self.gather_node()
-        self._first_seen.setdefault(intent.intent_id, node.height)
-        inputs = await _ask_all(sorted(intent.outpoints), lambda outpoint: self._find_input(ledger, outpoint))
-        standing = [await self._gather_standing(ledger, older, node.height) for older in intent.replaces]
+        node, params = await self.gather_node(), ledger.params
+        if intent.intent_id in ledger.intents:
+            self._first_seen.setdefault(intent.intent_id, node.height)
+        # What names more than any batch may is refused (V12, V20): my node is not asked about all of it.
+        asked = sorted(intent.outpoints)[: params.max_batch_inputs]
+        inputs = await _ask_all(asked, lambda outpoint: self._find_input(ledger, outpoint))
+        replaced = intent.replaces[: params.bump_max_count + 1]
+        standing = [await self._gather_standing(ledger, older, node.height) for older in replaced]
         return Facts(
             session=session,
             node=node,

@@ -1,0 +1,116 @@
+"""A member's side of a key ceremony before a relay that repeats, changes and floods: nothing is kept for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from smpc.params import REGTEST
+from smpc.participant.ceremonies import Ceremonies, compute_dkg_subject
+from smpc.participant.shares import ShareRing
+from smpc.protocol.ledger_state import EpochEntry
+from smpc.protocol.pod_messages import (
+    DKG_SUITE,
+    DkgFault,
+    DkgRecoverRequest,
+    DkgReply,
+    DkgStep1Request,
+    DkgStep2Request,
+    Refusal,
+    SessionHeader,
+    compute_protocol_hash,
+)
+from smpc.threshold.dkg import SessionParams, coordinator_step1
+from smpc.types import Attempt, EpochNumber, GroupId, IdentityKey, KaonHeight, Network, Role
+from tests.support.chain import LedgerChain
+from tests.support.groups import make_xonly
+
+GROUP = GroupId(EpochNumber(0), Role.VALIDATOR)
+HEIGHT = KaonHeight(5)
+
+
+class Relay:
+    """An announced epoch, V's members and a relay's pen."""
+
+    def __init__(self) -> None:
+        chain = LedgerChain()
+        chain.add(chain.epoch.announced)
+        chain.add(*chain.epoch.host_keys)
+        self.epoch: EpochEntry = chain.ledger.epochs[GROUP.epoch]
+        group = chain.epoch.groups[Role.VALIDATOR]
+        self.host_keys = group.info.host_keys
+        self.threshold = group.info.threshold
+        self.members = [Ceremonies(ShareRing(secret, Network.REGTEST), Network.REGTEST) for secret in group.identities]
+
+    def header(self, slot: int = 5) -> SessionHeader:
+        return SessionHeader(
+            protocol=compute_protocol_hash(REGTEST),
+            suite=DKG_SUITE,
+            network=Network.REGTEST,
+            group=GROUP,
+            slot=KaonHeight(slot),
+            leader=IdentityKey(make_xonly("relay")),
+            purpose=None,
+            subject=compute_dkg_subject(Network.REGTEST, GROUP, Attempt(0), self.host_keys),
+            attempt=Attempt(0),
+        )
+
+    def begin(self) -> bytes:
+        """Run step 1 with every member; the relay's broadcast."""
+        request = DkgStep1Request(self.header(), self.host_keys, self.threshold)
+        replies = [member.step1(request, self.epoch, HEIGHT) for member in self.members]
+        messages = [reply.message for reply in replies if isinstance(reply, DkgReply)]
+        _, broadcast = coordinator_step1(messages, SessionParams(self.host_keys, self.threshold))
+        return broadcast
+
+
+@pytest.fixture
+def relay() -> Relay:
+    return Relay()
+
+
+def test_a_repeated_question_gets_the_same_answer(relay: Relay) -> None:
+    broadcast = relay.begin()
+    request = DkgStep2Request(relay.header(), broadcast)
+    first = relay.members[0].step2(request)
+    assert isinstance(first, DkgReply)
+    assert relay.members[0].step2(request) == first
+
+
+def test_another_question_of_an_answered_step_is_refused_and_the_answer_stays(relay: Relay) -> None:
+    request = DkgStep2Request(relay.header(), relay.begin())
+    first = relay.members[0].step2(request)
+    for number in range(3):
+        other = relay.members[0].step2(replace(request, message=bytes(number)))
+        assert isinstance(other, Refusal)
+        assert other.rule == "V09"
+    assert relay.members[0].step2(request) == first
+
+
+def test_a_damaged_broadcast_is_a_fault_that_blames_nobody_for_certain(relay: Relay) -> None:
+    broadcast = bytearray(relay.begin())
+    broadcast[40] ^= 1
+    answer = relay.members[0].step2(DkgStep2Request(relay.header(), bytes(broadcast)))
+    assert isinstance(answer, DkgFault)
+    assert not answer.is_proven
+
+
+def test_a_step_of_a_ceremony_that_never_began_is_refused(relay: Relay) -> None:
+    broadcast = relay.begin()
+    answer = relay.members[0].step2(DkgStep2Request(relay.header(slot=6), broadcast))
+    assert isinstance(answer, Refusal)
+    assert answer.rule == "V09"
+
+
+def test_nobody_answers_for_a_ceremony_it_announced_no_key_for(relay: Relay) -> None:
+    relay.begin()
+    for header in (
+        replace(relay.header(), attempt=Attempt(1)),
+        replace(relay.header(), group=GroupId(EpochNumber(0), Role.WITNESS)),
+    ):
+        answer = relay.members[0].recover(DkgRecoverRequest(header, b""), relay.epoch)
+        assert isinstance(answer, Refusal)
+        assert (answer.rule, answer.reason) == ("V06", "WRONG_GROUP")
+    assert isinstance(relay.members[0].recover(DkgRecoverRequest(relay.header(), b""), None), Refusal)
+    assert relay.members[0].recover(DkgRecoverRequest(relay.header(), b""), relay.epoch) == DkgReply(b"")
