@@ -114,7 +114,8 @@ class Table(Generic[K, R]):
 
     def list_open(self) -> tuple[R, ...]:
         """Return the records whose life goes on, by key; history costs nothing here."""
-        return tuple(self._open[key] for key in sorted(cast("list[Any]", [*self._open])))
+        keys: list[Any] = [*self._open]
+        return tuple(self._open[key] for key in sorted(keys))
 
     def version(self, name: str) -> Version:
         """Return the version the store has."""
