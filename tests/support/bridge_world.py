@@ -80,7 +80,7 @@ RAM_DISK: Final = Path("/dev/shm")  # noqa: S108 - a directory of its own is mad
 """Where the pods' logs go, if there is one: they sync every write, and a simulation loses no power."""
 
 LEASE_MS: Final = 10_000
-PATIENCE_BLOCKS: Final = 240
+PATIENCE_BLOCKS: Final = 600
 """Consensus-layer blocks within which anything a test waits for must happen (invariant 9)."""
 
 
