@@ -35,6 +35,9 @@ log = structlog.get_logger()
 MAX_WRITES: Final = 500
 """Records written with one block's cursor in one step; a block with more is written in several."""
 
+SAVED_HASHES: Final = 72
+"""Block hashes saved with the cursor: a restart walks back a reorg of half a day. Each block's event keeps them."""
+
 MAX_SCANNED_AGAIN: Final = 1_008
 """Blocks scanned again, at most, for an invoice that became known late: a week."""
 
@@ -220,7 +223,8 @@ class DepositWatch:
             part, found = found[:MAX_WRITES], found[MAX_WRITES:]
             if not await self._board.write(part):
                 return False
-        note = Change(CursorNote(cursor.to_bytes(), known), ScanDone(cursor.height))
+        saved = replace(cursor, hashes=cursor.hashes[-SAVED_HASHES:])
+        note = Change(CursorNote(saved.to_bytes(), known), ScanDone(cursor.height))
         return await self._board.write([note, *found])
 
 
