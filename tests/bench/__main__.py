@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import structlog
 from rich.console import Console
 
 from smpc.errors import BridgeError, ExitCode
@@ -26,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Measure, show, write; CHECK_FAILED when a limit does not hold."""
     given = _parse(arguments)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    # A round's own log lines would stand between the lines of the table.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     measured: list[Measurement] = []
     failures: list[str] = []
     for name in given.only or BENCHMARKS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from coordinator.attendance import Answered, Declined, Heard, Seat
 from coordinator.pods import Question
+from pegbridge.v1 import participant_pb2, participant_pb2_grpc
 from pegin.invoice import build_invoice_tree
 from pegin.model import BuiltTransaction
 from smpc.curve import sign_schnorr
@@ -18,7 +19,7 @@ from smpc.node.ports import BroadcastRefused
 from smpc.params import REGTEST
 from smpc.participant.reviewer import MAX_SLOT_AGE
 from smpc.protocol.intents import IntentInput
-from smpc.protocol.pod_messages import CommitRequest, CompleteReply, EndorseRequest, Reply, SignReply
+from smpc.protocol.pod_messages import CommitRequest, CompleteReply, EndorseRequest, Reply, SignReply, SignRequest
 from smpc.types import BurnId, FeeRate, KaonHeight, Role, Sats, SessionId, Signature
 from tests.support.chain import destination
 from tests.support.groups import make_account, make_secret
@@ -274,6 +275,52 @@ async def test_a_replayed_question_gets_the_same_answer_and_another_one_none(sta
         assert_all_refuse({"pod": await pods.hear(each.seat, each.commit, seconds=10)}, "V09", "SESSION_SEEN")
     await liar.send(built, *await liar.sign_both(built))
     await liar.book(built)
+
+
+SIGN_LIES: dict[str, Callable[[SignRequest], SignRequest]] = {
+    "signers without the one asked": lambda it: replace(it, signers=it.signers[1:]),
+    "fewer signers than the threshold": lambda it: replace(it, signers=it.signers[:1]),
+    "a signer twice": lambda it: replace(it, signers=(*it.signers, it.signers[-1])),
+    "a signer that does not exist": lambda it: replace(it, signers=(*it.signers[:2], 99)),
+    "no nonces": lambda it: replace(it, aggregate_nonces=b""),
+    "a nonce too few": lambda it: replace(it, aggregate_nonces=it.aggregate_nonces[:130]),
+    "a nonce too many": lambda it: replace(it, aggregate_nonces=it.aggregate_nonces + it.aggregate_nonces[:130]),
+    "nonces that are no points": lambda it: replace(it, aggregate_nonces=b"\x05" * len(it.aggregate_nonces)),
+    "half a nonce": lambda it: replace(it, aggregate_nonces=it.aggregate_nonces[:-65]),
+}
+
+
+async def test_a_broken_second_round_gets_no_share_and_spends_no_nonce_twice(stage: Stage) -> None:
+    liar = stage.liar
+    deposits = [await liar.deposit(sats, blocks=0) for sats in (1_000_000, 1_500_000)]
+    await liar.net.chain.mine(REGTEST.confirmations)
+    built = liar.transfer(*deposits)
+    await liar.record(built)
+    await liar.pass_window(built)
+    seats = liar.net.seats(Role.VALIDATOR)[:3]
+    for lie, tell in SIGN_LIES.items():
+        honest = liar.round_two(await liar.open_session(seats, built))
+        heard = await liar.ask(seats[0], tell(honest))
+        assert isinstance(heard, Declined) or getattr(heard, "code", "") == "INVALID_ARGUMENT", f"{lie}: {heard}"
+        after = await liar.ask(seats[0], honest)
+        # Either the nonces were not touched, and the honest request is answered; or they are gone for good.
+        assert isinstance(after, Answered) or describe(after).startswith("refused V09"), f"{lie}: {describe(after)}"
+    await liar.send(built, *await liar.sign_both(built))
+    await liar.book(built)
+
+
+async def test_an_operator_can_ask_every_pod_why_it_refused(stage: Stage) -> None:
+    liar, built = stage.liar, stage.payout()
+    lie = PAYOUT_LIES["pays the attacker"].tell(built.intent)
+    await liar.ask_endorsements(lie, built.transaction.to_bytes())
+    request = participant_pb2.ExplainRequest(subject=lie.intent_id)
+    for seat in liar.net.seats():
+        client = liar.net.transport.channel(seat.identity).client(participant_pb2_grpc.ParticipantServiceStub)
+        checks = (await client.call(lambda stub: stub.Explain, request, seconds=5)).checks
+        failed = {(check.rule, check.reason) for check in checks if not check.is_ok}
+        assert failed == {("V10", "NOT_REBUILT"), ("V42", "DESTINATION")}
+        assert {check.stage for check in checks} == {"endorse"}
+        assert (await liar.net.fetch_status(seat.identity)).refusals > 0
 
 
 async def test_a_burn_that_is_being_paid_is_not_paid_again_from_another_output(stage: Stage) -> None:
