@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from smpc.participant.shares import ShareRing
 from smpc.protocol.ledger_state import EpochEntry
 from smpc.protocol.pod_messages import (
     DKG_SUITE,
+    SIGNING_SUITE,
     DkgFault,
     DkgRecoverRequest,
     DkgReply,
@@ -22,7 +24,7 @@ from smpc.protocol.pod_messages import (
     compute_protocol_hash,
 )
 from smpc.threshold.dkg import SessionParams, coordinator_step1
-from smpc.types import Attempt, EpochNumber, GroupId, IdentityKey, KaonHeight, Network, Role
+from smpc.types import Attempt, EpochNumber, GroupId, HostKey, IdentityKey, KaonHeight, Network, Purpose, Role
 from tests.support.chain import LedgerChain
 from tests.support.groups import make_xonly
 
@@ -68,6 +70,66 @@ class Relay:
 @pytest.fixture
 def relay() -> Relay:
     return Relay()
+
+
+def swap(keys: tuple[HostKey, ...]) -> tuple[HostKey, ...]:
+    return (keys[1], keys[0], *keys[2:])
+
+
+STEP1_LIES: dict[str, tuple[Callable[[DkgStep1Request], DkgStep1Request], str, str]] = {
+    "a lower threshold": (lambda it: replace(it, threshold=it.threshold - 1), "V06", "WRONG_GROUP"),
+    "a higher threshold": (lambda it: replace(it, threshold=it.threshold + 1), "V06", "WRONG_GROUP"),
+    "another order": (lambda it: replace(it, host_keys=swap(it.host_keys)), "V06", "WRONG_GROUP"),
+    "a member less": (lambda it: replace(it, host_keys=it.host_keys[:-1]), "V06", "WRONG_GROUP"),
+    "a key of the relay's": (
+        lambda it: replace(it, host_keys=(*it.host_keys[:-1], HostKey(b"\x02" + make_xonly("relay")))),
+        "V06",
+        "WRONG_GROUP",
+    ),
+    "an attempt that is not open": (
+        lambda it: replace(it, header=replace(it.header, attempt=Attempt(1))),
+        "V06",
+        "KEY_NOT_READY",
+    ),
+    "another group": (
+        lambda it: replace(it, header=replace(it.header, group=GroupId(GROUP.epoch, Role.WITNESS))),
+        "V06",
+        "WRONG_GROUP",
+    ),
+    "a signing suite": (
+        lambda it: replace(it, header=replace(it.header, suite=SIGNING_SUITE)),
+        "V04",
+        "SESSION_ID_MISMATCH",
+    ),
+    "a purpose": (
+        lambda it: replace(it, header=replace(it.header, purpose=Purpose.READY)),
+        "V04",
+        "SESSION_ID_MISMATCH",
+    ),
+    "another subject": (
+        lambda it: replace(it, header=replace(it.header, subject=bytes(32))),
+        "V04",
+        "SESSION_ID_MISMATCH",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", STEP1_LIES)
+def test_no_member_begins_a_ceremony_with(relay: Relay, lie: str) -> None:
+    tell, rule, reason = STEP1_LIES[lie]
+    honest = DkgStep1Request(relay.header(), relay.host_keys, relay.threshold)
+    for member in relay.members:
+        answer = member.step1(tell(honest), relay.epoch, HEIGHT)
+        assert isinstance(answer, Refusal)
+        assert (answer.rule, answer.reason) == (rule, reason)
+
+
+def test_no_member_begins_a_ceremony_again_once_its_key_is_recorded(relay: Relay) -> None:
+    chain = LedgerChain.activated()
+    request = DkgStep1Request(relay.header(), relay.host_keys, relay.threshold)
+    answer = relay.members[0].step1(request, chain.ledger.epochs[GROUP.epoch], HEIGHT)
+    assert isinstance(answer, Refusal)
+    assert (answer.rule, answer.reason) == ("V06", "EPOCH_CLOSED")
 
 
 def test_a_repeated_question_gets_the_same_answer(relay: Relay) -> None:
