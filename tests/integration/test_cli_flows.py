@@ -208,6 +208,9 @@ def test_what_the_ledger_forbids_is_refused_with_its_rule(devnet: RunningDevnet,
 def test_a_dry_run_changes_nothing(devnet: RunningDevnet, rich_user: str) -> None:
     address = str(devnet.bitcoin("getnewaddress", wallet=rich_user))
 
+    burn = devnet.peg("pegout", "request", "--from", rich_user, "--to", address, "--amount", "0.01")["id"]
+    devnet.wait_state(("pegout", "status", burn), "booked", mine=True)
+
     def look() -> list[Any]:
         entry = devnet.peg("balance", rich_user)["accounts"][0]
         pegins = [item["id"] for item in devnet.peg("pegin", "list", "--limit", "1000")["pegins"]]
@@ -218,6 +221,8 @@ def test_a_dry_run_changes_nothing(devnet: RunningDevnet, rich_user: str) -> Non
         ("pegin", "create", "--wallet", rich_user, "--amount", "0.01"),
         ("pegout", "request", "--from", rich_user, "--to", address, "--amount", "0.01"),
         ("send", "--from", rich_user, "--to", rich_user, "--amount", "0.01"),
+        ("pegout", "bump", burn, "--from", rich_user, "--extra", "1000sat"),
+        ("pegout", "cancel", burn, "--from", rich_user),
     ):
         assert devnet.peg(*words, "--dry-run")["dry_run"] is True
     assert look() == before
