@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pegin.invoice import build_invoice_tree
@@ -9,9 +11,11 @@ from pegin.model import BuiltTransaction, compute_rate_limit
 from pegout.bump import BumpRequest, build_bump, compute_least_fee
 from smpc.params import REGTEST
 from smpc.protocol.facts import InputFacts, StandingFacts
+from smpc.threshold.frost import TweakContext
 from smpc.types import ChildIndex, FeeRate, Outpoint, Role, Sats, txid_from_hex
 from tests.support.flow_world import FlowWorld
 from tests.support.groups import EPOCH
+from tests.support.pod_world import PodWorld
 from tests.support.regtest import RegtestNode, RpcError
 
 
@@ -54,6 +58,23 @@ def test_deposits_and_burns_move_by_what_review_accepts(regtest: RegtestNode) ->
     mined = regtest.rpc("getrawtransaction", txid, True)
     assert mined["confirmations"] == 1
     assert mined["vsize"] == payout.vsize
+
+
+async def test_the_node_takes_threshold_signatures_under_child_keys_of_every_parity(
+    regtest: RegtestNode, tmp_path: Path
+) -> None:
+    """Case B18: leaves carry x(Q) only, so a child key of odd y must sign as well as one of even y."""
+    world = FlowWorld.opened()
+    deposits = [pay_invoice(regtest, world, index, 100_000) for index in range(10)]
+    built = world.record(world.transfer(*deposits))
+    pods = PodWorld(world, tmp_path)
+    validators = await pods.sign_with(Role.VALIDATOR, built)
+    witnesses = await pods.sign_with(Role.WITNESS, built, validators=validators)
+    for role in (Role.VALIDATOR, Role.WITNESS):
+        group = world.ledger.epochs[EPOCH].groups[role].group_key
+        parities = {TweakContext.from_child(group, spend.item.child).has_even_y for spend in built.spends}
+        assert parities == {True, False}
+    regtest.rpc("sendrawtransaction", built.complete(validators, witnesses).to_bytes().hex())
 
 
 def test_the_node_waits_for_the_transfer_lock_to_the_block(regtest: RegtestNode) -> None:
