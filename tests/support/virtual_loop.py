@@ -6,8 +6,10 @@ Threads are not used: what would run in one runs at once, so the order of events
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
@@ -63,3 +65,23 @@ def run_in_virtual_time(story: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on a loop of its own."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(story)
+
+
+def in_virtual_time(story: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Turn an async test into one in virtual time. An argument that is an async context is entered for its length."""
+
+    @functools.wraps(story)
+    def run(**arguments: object) -> None:
+        async def tell() -> None:
+            async with AsyncExitStack() as stack:
+                entered = {
+                    name: await stack.enter_async_context(value)
+                    if isinstance(value, AbstractAsyncContextManager)
+                    else value
+                    for name, value in arguments.items()
+                }
+                await story(**entered)
+
+        run_in_virtual_time(tell())
+
+    return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from smpc.threshold.dkg import verify_recovery_data
 from smpc.types import Role
 from tests.support.keygen_world import KeygenWorld, group_of
 from tests.support.pod_network import deaf_after, host_secret, lying, silent, unreachable
+from tests.support.virtual_loop import in_virtual_time
 
 CALM = CeremonyPolicy(probe=10.0, step=15.0, ready=RoundPolicy(deadline=20.0, patience=10.0, hedge=10.0))
 """For ceremonies in which nobody is waited for."""
@@ -27,11 +29,17 @@ QUICK = CeremonyPolicy(probe=0.5, step=1.0, ready=RoundPolicy(deadline=1.5, pati
 ROLE = Role.VALIDATOR
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[KeygenWorld]:
-    async with KeygenWorld.open(tmp_path) as world:
+@asynccontextmanager
+async def open_announced(directory: Path) -> AsyncIterator[KeygenWorld]:
+    """Open a world in which every host key is announced."""
+    async with KeygenWorld.open(directory) as world:
         await world.open_attempt()
         yield world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> AbstractAsyncContextManager[KeygenWorld]:
+    return open_announced(tmp_path)
 
 
 def task_of(world: KeygenWorld, role: Role = ROLE) -> CeremonyTask:
@@ -52,6 +60,7 @@ def places(outcome: CeremonyOutcome) -> list[tuple[int, str]]:
     return [(each.seat.position, each.code) for each in outcome.culprits]
 
 
+@in_virtual_time
 async def test_a_ceremony_ends_in_a_record_that_the_ledger_accepts(world: KeygenWorld) -> None:
     task = task_of(world)
     outcome = await run_ceremony(world.voice, task, policy=CALM)
@@ -63,6 +72,7 @@ async def test_a_ceremony_ends_in_a_record_that_the_ledger_accepts(world: Keygen
     assert world.epoch.groups[ROLE].group_key == group.threshold_pubkey
 
 
+@in_virtual_time
 async def test_each_step_asks_every_member_once(world: KeygenWorld) -> None:
     await run_ceremony(world.voice, task_of(world), policy=CALM)
     asked = world.network.asked
@@ -71,6 +81,7 @@ async def test_each_step_asks_every_member_once(world: KeygenWorld) -> None:
 
 
 @pytest.mark.parametrize("rpc", ["Step1", "Step2"])
+@in_virtual_time
 async def test_all_must_take_part_and_the_silent_one_is_named(world: KeygenWorld, rpc: str) -> None:
     pod = world.member(ROLE, 2)
     world.network.ways[pod.ring.identity] = silent(rpc)
@@ -82,6 +93,7 @@ async def test_all_must_take_part_and_the_silent_one_is_named(world: KeygenWorld
     assert not outcome.suspicions
 
 
+@in_virtual_time
 async def test_a_member_that_comes_back_makes_the_same_attempt_succeed(world: KeygenWorld) -> None:
     pod = world.member(ROLE, 1)
     world.network.ways[pod.ring.identity] = unreachable()
@@ -90,6 +102,7 @@ async def test_a_member_that_comes_back_makes_the_same_attempt_succeed(world: Ke
     assert (await run_ceremony(world.voice, task_of(world), policy=QUICK)).record is not None
 
 
+@in_virtual_time
 async def test_one_commitment_too_many_names_its_author(world: KeygenWorld) -> None:
     spoil(world, 0, "Step1", lambda message: message[:33] + message)
     outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
@@ -97,6 +110,7 @@ async def test_one_commitment_too_many_names_its_author(world: KeygenWorld) -> N
     assert places(outcome) == [(0, "BAD_COMMITMENT_LENGTH")]
 
 
+@in_virtual_time
 async def test_a_wrong_proof_of_possession_names_its_author(world: KeygenWorld) -> None:
     place = 33 * 3 + 64
     spoil(world, 3, "Step1", lambda message: message[: place - 64] + bytes(64) + message[place:])
@@ -104,6 +118,7 @@ async def test_a_wrong_proof_of_possession_names_its_author(world: KeygenWorld) 
     assert places(outcome) == [(3, "INVALID_POK")]
 
 
+@in_virtual_time
 async def test_a_fault_is_shown_by_the_messages_both_sides_signed(world: KeygenWorld) -> None:
     spoil(world, 0, "Step1", lambda message: message[:-1])
     (culprit,) = (await run_ceremony(world.voice, task_of(world), policy=CALM)).culprits
@@ -111,6 +126,7 @@ async def test_a_fault_is_shown_by_the_messages_both_sides_signed(world: KeygenW
     assert all(is_signed(each.envelope, each.method) for each in culprit.transcript)
 
 
+@in_virtual_time
 async def test_a_signature_over_another_transcript_names_its_author(world: KeygenWorld) -> None:
     spoil(world, 1, "Step2", lambda _signature: bytes(64))
     outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
@@ -118,6 +134,7 @@ async def test_a_signature_over_another_transcript_names_its_author(world: Keyge
     assert outcome.reason == "INVALID_SIGNATURE"
 
 
+@in_virtual_time
 async def test_a_wrong_share_to_one_receiver_is_investigated_and_its_sender_suspected(world: KeygenWorld) -> None:
     """The receiver's word alone proves nothing: receiver, sender or relay may lie."""
 
@@ -135,6 +152,7 @@ async def test_a_wrong_share_to_one_receiver_is_investigated_and_its_sender_susp
     assert world.network.asked["Investigate"] == 1
 
 
+@in_virtual_time
 async def test_a_false_accusation_blames_nobody(world: KeygenWorld) -> None:
     pod = world.member(ROLE, 3)
     accusation = DkgFault((0,), is_proven=True, code="WRONG_SHARE", message="member 0 sent a wrong share")
@@ -146,6 +164,7 @@ async def test_a_false_accusation_blames_nobody(world: KeygenWorld) -> None:
     assert [each.accuser.position for each in outcome.suspicions] == [3]
 
 
+@in_virtual_time
 async def test_a_member_that_dies_with_the_certificate_on_its_way_gets_its_share_back(world: KeygenWorld) -> None:
     """Never two keys for one group: the ceremony is finished as it was, the member restores its share (A13)."""
     pod = world.member(ROLE, 2)
@@ -160,6 +179,7 @@ async def test_a_member_that_dies_with_the_certificate_on_its_way_gets_its_share
     assert outcome.is_resumed
 
 
+@in_virtual_time
 async def test_a_coordinator_killed_before_the_record_takes_the_ceremony_up_again(world: KeygenWorld) -> None:
     first = await run_ceremony(world.voice, task_of(world), policy=CALM)
     second = await run_ceremony(world.voice, task_of(world), policy=CALM)
@@ -170,6 +190,7 @@ async def test_a_coordinator_killed_before_the_record_takes_the_ceremony_up_agai
     assert world.network.asked["Step1"] == 4
 
 
+@in_virtual_time
 async def test_forged_recovery_data_is_not_taken_up(world: KeygenWorld) -> None:
     pod = world.member(ROLE, 0)
     way = lying(host_secret(pod.ring, group_of(ROLE)), {"Recover"}, lambda _reply: DkgReply(b"\x02" * 1_000))
@@ -179,6 +200,7 @@ async def test_forged_recovery_data_is_not_taken_up(world: KeygenWorld) -> None:
     assert not outcome.is_resumed
 
 
+@in_virtual_time
 async def test_a_share_that_does_not_sign_keeps_the_key_from_the_ledger(world: KeygenWorld) -> None:
     """A group key that not every member can use never receives BTC (A16)."""
     pod = world.member(ROLE, 3)
@@ -189,6 +211,7 @@ async def test_a_share_that_does_not_sign_keeps_the_key_from_the_ledger(world: K
     assert 3 in {each.seat.position for each in outcome.lost}
 
 
+@in_virtual_time
 async def test_a_ceremony_under_another_threshold_is_refused_by_every_member(world: KeygenWorld) -> None:
     task = replace(task_of(world), threshold=2)
     outcome = await run_ceremony(world.voice, task, policy=CALM)
@@ -197,6 +220,7 @@ async def test_a_ceremony_under_another_threshold_is_refused_by_every_member(wor
     assert len(outcome.declined) == 4
 
 
+@in_virtual_time
 async def test_the_watcher_hears_every_step(world: KeygenWorld) -> None:
     heard: list[Progress] = []
     await run_ceremony(world.voice, task_of(world), policy=CALM, watch=heard.append)

@@ -34,6 +34,7 @@ from tests.support.pod_network import (
     unreachable,
 )
 from tests.support.pod_world import PodWorld
+from tests.support.virtual_loop import in_virtual_time
 
 CALM = EndorsementPolicy(deadline=20.0, grace=1.0)
 SHORT = EndorsementPolicy(deadline=1.5, grace=0.2)
@@ -87,6 +88,7 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
 
 
+@in_virtual_time
 async def test_both_groups_endorse_and_the_ledger_takes_the_record(stage: Stage) -> None:
     outcome = await stage.collect()
     assert outcome.is_enough
@@ -96,28 +98,31 @@ async def test_both_groups_endorse_and_the_ledger_takes_the_record(stage: Stage)
     assert stage.built.intent.intent_id in stage.world.ledger.intents
 
 
+@in_virtual_time
 async def test_a_pod_that_is_down_is_not_waited_for(stage: Stage) -> None:
     stage.let(Role.VALIDATOR, 1, unreachable())
     stage.let(Role.WITNESS, 2, slow(60))
     outcome = await stage.collect()
     assert outcome.is_enough
     assert len(outcome.endorsements) == 6
-    assert outcome.millis < 1_000 * CALM.deadline
+    assert outcome.millis == 1_000 * CALM.grace
     assert {(each.seat.group.role, each.seat.position, each.code) for each in outcome.lost} == {
         (Role.VALIDATOR, 1, "UNAVAILABLE"),
         (Role.WITNESS, 2, "SILENT"),
     }
 
 
+@in_virtual_time
 async def test_too_many_silent_pods_end_it_at_the_deadline_with_their_names(stage: Stage) -> None:
     stage.let(Role.WITNESS, 0, silent())
     stage.let(Role.WITNESS, 3, silent())
     outcome = await stage.collect(policy=SHORT)
     assert not outcome.is_enough
-    assert outcome.millis < 1_000 * SHORT.deadline + 5_000
+    assert outcome.millis == 1_000 * SHORT.deadline
     assert "witness 2/3" in outcome.describe()
 
 
+@in_virtual_time
 async def test_refusals_name_their_rules_and_end_it_early(stage: Stage) -> None:
     """A deposit one block too young is refused by every honest pod with the same rule."""
     young = stage.world.transfer(stage.world.deposit(2, 50_000, confirmations=2))
@@ -125,9 +130,10 @@ async def test_refusals_name_their_rules_and_end_it_early(stage: Stage) -> None:
     assert not outcome.is_enough
     assert outcome.find_rules() == ("V32",)
     assert len(outcome.declined) == 8
-    assert outcome.millis < 1_000 * CALM.deadline
+    assert outcome.millis == 0
 
 
+@in_virtual_time
 async def test_one_refusing_pod_stops_nobody(stage: Stage) -> None:
     refusal = Refusal("V35", ("V35",), "BLOCKLISTED", "this operator's blocklist")
     stage.let(Role.VALIDATOR, 0, refusing(refusal))
@@ -138,6 +144,7 @@ async def test_one_refusing_pod_stops_nobody(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("ahead", [-30, -1, 3, 1_000])
+@in_virtual_time
 async def test_a_misdated_endorsement_is_dropped_before_it_spoils_the_record(stage: Stage, ahead: int) -> None:
     """The ledger refuses a record for one endorsement that is stale or from the future."""
     height = KaonHeight(max(0, stage.world.ledger.height + ahead))
@@ -160,6 +167,7 @@ async def test_a_misdated_endorsement_is_dropped_before_it_spoils_the_record(sta
     ],
     ids=["no signature", "for another member", "for another group"],
 )
+@in_virtual_time
 async def test_an_endorsement_that_does_not_verify_is_dropped(
     stage: Stage, change: Callable[[Endorsement], Endorsement]
 ) -> None:
@@ -170,6 +178,7 @@ async def test_an_endorsement_that_does_not_verify_is_dropped(
     stage.world.chain.add(outcome.to_record())
 
 
+@in_virtual_time
 async def test_the_last_a_watcher_hears_is_which_group_still_lacks_whom(stage: Stage) -> None:
     heard: list[Progress] = []
     stage.let(Role.WITNESS, 3, silent())
@@ -183,6 +192,7 @@ async def test_the_last_a_watcher_hears_is_which_group_still_lacks_whom(stage: S
     assert last.missing == tuple(find_identity(stage.pods, Role.WITNESS, position) for position in (0, 3))
 
 
+@in_virtual_time
 async def test_every_pod_gets_the_final_signatures_and_broadcasts_by_itself(stage: Stage) -> None:
     built = stage.world.record(stage.built)
     validators, witnesses = stage.world.sign(built, Role.VALIDATOR), stage.world.sign(built, Role.WITNESS)
@@ -196,6 +206,7 @@ async def test_every_pod_gets_the_final_signatures_and_broadcasts_by_itself(stag
     assert stage.pods.pods[Role.VALIDATOR, 0].sent == [complete]
 
 
+@in_virtual_time
 async def test_wrong_final_signatures_are_refused_and_nobody_broadcasts(stage: Stage) -> None:
     built = stage.world.record(stage.built)
     witnesses = stage.world.sign(built, Role.WITNESS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from smpc.types import Attempt, RecordId, Role
 from tests.support.groups import EPOCH
 from tests.support.keygen_world import KeygenWorld, group_of
 from tests.support.pod_network import silent, unreachable
+from tests.support.virtual_loop import in_virtual_time
 
 CALM = CeremonyPolicy(probe=10.0, step=15.0, ready=RoundPolicy(deadline=20.0, patience=10.0, hedge=10.0))
 """For ceremonies in which nobody is waited for."""
@@ -29,15 +30,15 @@ QUICK = CeremonyPolicy(probe=0.5, step=1.0, ready=RoundPolicy(deadline=3.0, pati
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[KeygenWorld]:
-    async with KeygenWorld.open(tmp_path) as world:
-        yield world
+def world(tmp_path: Path) -> AbstractAsyncContextManager[KeygenWorld]:
+    return KeygenWorld.open(tmp_path)
 
 
 def turn_of(world: KeygenWorld, policy: CeremonyPolicy = CALM) -> EpochTurn:
     return EpochTurn(world.voice, world.consensus, world.replica, policy=policy)
 
 
+@in_virtual_time
 async def test_nothing_is_due_before_every_host_key_is_final(world: KeygenWorld) -> None:
     assert find_ceremony_work(world.ledger) == ()
     assert await turn_of(world).step() == ()
@@ -47,6 +48,7 @@ async def test_nothing_is_due_before_every_host_key_is_final(world: KeygenWorld)
     assert all(task.threshold == 3 and len(task.seats) == 4 for task in work)
 
 
+@in_virtual_time
 async def test_all_three_groups_get_their_keys_side_by_side_and_the_epoch_becomes_active(world: KeygenWorld) -> None:
     turn = turn_of(world)
     running = asyncio.create_task(turn.run_forever())
@@ -60,6 +62,7 @@ async def test_all_three_groups_get_their_keys_side_by_side_and_the_epoch_become
     assert find_ceremony_work(world.ledger) == ()
 
 
+@in_virtual_time
 async def test_a_record_that_is_on_its_way_is_not_made_again(world: KeygenWorld) -> None:
     await world.open_attempt()
     turn = turn_of(world)
@@ -70,6 +73,7 @@ async def test_a_record_that_is_on_its_way_is_not_made_again(world: KeygenWorld)
     assert world.epoch.state in {EpochState.STANDBY, EpochState.ACTIVE}
 
 
+@in_virtual_time
 async def test_a_coordinator_killed_before_its_records_were_final_submits_the_same_keys(world: KeygenWorld) -> None:
     await world.open_attempt()
     first = await turn_of(world).step()
@@ -80,6 +84,7 @@ async def test_a_coordinator_killed_before_its_records_were_final_submits_the_sa
     assert world.network.asked["Step1"] == 12
 
 
+@in_virtual_time
 async def test_one_group_that_fails_holds_up_no_other(world: KeygenWorld) -> None:
     await world.open_attempt()
     world.network.ways[world.member(Role.WITNESS, 1).ring.identity] = silent()
@@ -92,6 +97,7 @@ async def test_one_group_that_fails_holds_up_no_other(world: KeygenWorld) -> Non
     assert "missing (TIMED_OUT)" in failed.describe()
 
 
+@in_virtual_time
 async def test_a_failed_ceremony_rests_a_little_longer_each_time_and_is_never_given_up(world: KeygenWorld) -> None:
     await world.open_attempt()
     for role in Role:
@@ -109,6 +115,7 @@ async def test_a_failed_ceremony_rests_a_little_longer_each_time_and_is_never_gi
             await world.advance()
 
 
+@in_virtual_time
 async def test_after_a_failure_the_next_attempt_is_preferred_once_its_host_keys_are_there(world: KeygenWorld) -> None:
     await world.open_attempt()
     pod = world.member(Role.VALIDATOR, 0)
@@ -141,6 +148,7 @@ class Forgetful(MemoryConsensus):
         return await self._node.submit(record, wait=wait)
 
 
+@in_virtual_time
 async def test_a_record_that_the_consensus_layer_could_not_take_is_submitted_at_the_next_block(
     world: KeygenWorld,
 ) -> None:
@@ -156,6 +164,7 @@ async def test_a_record_that_the_consensus_layer_could_not_take_is_submitted_at_
     assert world.network.asked["Step1"] == 12
 
 
+@in_virtual_time
 async def test_a_record_that_got_lost_is_submitted_again_after_a_while(world: KeygenWorld) -> None:
     await world.open_attempt()
     node = Forgetful(world.consensus, losing=3)
