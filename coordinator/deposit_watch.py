@@ -7,6 +7,7 @@ not be: odd foreign transactions are only bytes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
@@ -40,6 +41,10 @@ SAVED_HASHES: Final = 72
 
 MAX_SCANNED_AGAIN: Final = 1_008
 """Blocks scanned again, at most, for an invoice that became known late: a week."""
+
+LARGE_MEMPOOL: Final = 5_000
+LARGE_MEMPOOL_SECONDS: Final = 5.0
+"""A mempool of more transactions than that is listed this seldom: the list alone has megabytes."""
 
 MAX_NEW_MEMPOOL: Final = 500
 """Mempool transactions looked at in one tick; the rest waits for the next."""
@@ -88,6 +93,7 @@ class DepositWatch:
         self._board = board
         self._scripts = InvoiceScripts()
         self._mempool_seen: set[Txid] = set()
+        self._mempool_read = 0.0
         self._follower: BitcoinFollower | None = None
 
     def has_scanned(self, block_hash: BlockHash) -> bool:
@@ -113,6 +119,10 @@ class DepositWatch:
 
     async def scan_mempool(self, tip: BtcHeight) -> None:
         """Note payments that are not in a block yet."""
+        now = asyncio.get_running_loop().time()
+        if len(self._mempool_seen) > LARGE_MEMPOOL and now - self._mempool_read < LARGE_MEMPOOL_SECONDS:
+            return
+        self._mempool_read = now
         current = await self._feed.fetch_mempool_txids()
         self._scripts.refresh(self._ledger)
         fresh = list(islice((txid for txid in sorted(current) if txid not in self._mempool_seen), MAX_NEW_MEMPOOL))

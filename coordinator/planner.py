@@ -6,19 +6,18 @@ and ever later, so that one bad deposit or burn never holds up the others (case 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import structlog
 
 from coordinator.board import Board
 from coordinator.chain_look import ChainLook, ask_all
-from pegin.build import build_transfer
 from pegin.deposits import select_deposits
 from pegin.lifecycle import Deposit, DepositState
 from pegin.model import BuiltTransaction, compute_first_rate, compute_rate_limit
-from pegout.build import build_payout
+from pegout.build import rebuild
 from pegout.bump import BumpRequest, build_bump
 from pegout.coins import PayoutRequest, choose_payout, list_due_burns, list_free_coins
 from smpc.errors import BridgeError
@@ -40,6 +39,11 @@ HOLD_BLOCKS: Final = 8
 """Final consensus-layer blocks a refused item waits; doubled each time it is refused alone."""
 
 MAX_HOLD_DOUBLINGS: Final = 8
+
+RATE_STEP: Final = 20
+"""Sat/kvB by which an intent differs from the same one that ended; a few satoshi of fee."""
+
+MAX_RATE_STEPS: Final = 16
 
 _PAYING_STATES: Final = frozenset({EpochState.ACTIVE, EpochState.RETIRING})
 
@@ -137,10 +141,14 @@ class Planner:
         spare = await self._list_coins(look, entry.intent.epoch)
         limit = compute_rate_limit(self._ledger.params, estimate)
         try:
-            return build_bump(self._ledger, BumpRequest(intent, limit, spare))
+            for number in range(MAX_RATE_STEPS):
+                request = BumpRequest(intent, limit, spare, more_rate=FeeRate(number * RATE_STEP))
+                built = build_bump(self._ledger, request)
+                if built.intent.intent_id not in self._ledger.intents:
+                    return built
         except BridgeError as impossible:
             log.info("bump.not_possible", intent=intent.hex(), reason=impossible.message)
-            return None
+        return None
 
     # -------------------------------------------------------------- transfers
 
@@ -153,24 +161,10 @@ class Planner:
             for group in self._quarantine.split([deposit.outpoint for deposit in own]):
                 chosen = [(_to_input(self._board.deposits[point]), facts[point]) for point in group if point in facts]
                 batch = select_deposits(self._ledger, epoch, chosen, rate)
-                built = self._build_transfer(epoch, target, batch, rate)
-                if built is not None:
-                    found.append(built)
+                points = tuple(sorted(item.outpoint for item in batch))
+                choice = IntentChoice(IntentKind.TRANSFER, epoch, target, points, (), rate, ())
+                found += self._build_fresh(choice, batch) if batch else []
         return found
-
-    def _build_transfer(
-        self, epoch: EpochNumber, target: EpochNumber, batch: tuple[IntentInput, ...], rate: FeeRate
-    ) -> BuiltTransaction | None:
-        if not batch:
-            return None
-        points = tuple(sorted(item.outpoint for item in batch))
-        choice = IntentChoice(IntentKind.TRANSFER, epoch, target, points, (), rate, ())
-        try:
-            return build_transfer(self._ledger, choice, batch)
-        except BridgeError as impossible:
-            log.warning("transfer.not_built", epoch=epoch, inputs=len(points), reason=impossible.message)
-            self._quarantine.note_refusal(points, self._ledger.height)
-            return None
 
     def _list_free_deposits(self) -> list[Deposit]:
         taken = {outpoint for batch in self._list_proposed() for outpoint in batch.intent.outpoints}
@@ -204,7 +198,7 @@ class Planner:
                 choice = choose_payout(self._ledger, request, coins, group)
                 if choice is None:
                     continue
-                found.append(build_payout(self._ledger, choice, coins))
+                found += self._build_fresh(choice, coins)
                 coins = tuple(coin for coin in coins if coin.outpoint not in choice.outpoints)
                 taken.update(choice.burns)
         return found
@@ -231,6 +225,23 @@ class Planner:
         return list_free_coins(self._ledger, epoch, mature)
 
     # -------------------------------------------------------------- shared
+
+    def _build_fresh(self, choice: IntentChoice, known: Sequence[IntentInput]) -> list[BuiltTransaction]:
+        """Build what was chosen; what cannot be built stands aside.
+
+        An intent that was withdrawn or is dead has an id that no pod signs any more, so the same choice gets another
+        one: a slightly higher rate makes another transaction.
+        """
+        try:
+            for number in range(MAX_RATE_STEPS):
+                rate = FeeRate(choice.fee_rate + number * RATE_STEP)
+                built = rebuild(self._ledger, replace(choice, fee_rate=rate), known)
+                if built.intent.intent_id not in self._ledger.intents:
+                    return [built]
+        except BridgeError as impossible:
+            log.warning("batch.not_built", kind=choice.kind, inputs=len(known), reason=impossible.message)
+        self._quarantine.note_refusal(choice.burns or choice.outpoints, self._ledger.height)
+        return []
 
     def _list_proposed(self) -> list[Batch]:
         """Return the batches that hold their items although the ledger does not know them yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from pegin.model import BuiltTransaction, compute_budget
 from pegout.build import rebuild
@@ -13,6 +14,8 @@ from smpc.params import Params
 from smpc.protocol.facts import LedgerView
 from smpc.protocol.intents import Intent, IntentChoice, IntentInput, IntentKind
 from smpc.types import BurnId, FeeRate, IntentId, Outpoint, Sats, Vbytes
+
+NO_MORE: Final = FeeRate(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class BumpRequest:
     """Free, mature vault outputs of the same epoch, used only when the change cannot pay the higher fee."""
     more_burns: tuple[BurnId, ...] = ()
     """Further due burns to pay on this occasion."""
+    more_rate: FeeRate = NO_MORE
+    """Sat/kvB above the least rate, where the replacement at that rate was withdrawn already."""
     dropped: frozenset[Outpoint] = frozenset()
     """Deposits not to be moved any more (`pegin.deposits.find_untransferable`), so that they hold up no others."""
 
@@ -96,7 +101,8 @@ def _build_with(
 ) -> BuiltTransaction | None:
     """Raise the rate until the fee replaces every version in a mempool; None when the inputs do not suffice."""
     newest = ledger.intents[request.intent].intent
-    rate = compute_bump_rate(ledger.params, FeeRate(max(version.fee_rate for version in versions)))
+    least_rate = compute_bump_rate(ledger.params, FeeRate(max(version.fee_rate for version in versions)))
+    rate = FeeRate(least_rate + request.more_rate)
     highest = Sats(max(version.fee for version in versions))
     choice = IntentChoice(
         kind=newest.kind,

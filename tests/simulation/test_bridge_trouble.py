@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pegin.lifecycle import DepositState
 from pegout.lifecycle import PegOutState
 from smpc.protocol.batch import BatchState
 from smpc.protocol.ledger_state import IntentStatus
-from smpc.types import BtcHeight, Role, Sats
+from smpc.protocol.pod_messages import Envelope, Refusal
+from smpc.types import BtcHeight, IdentityKey, Role, Sats
 from tests.support.bridge_world import BridgeWorld, simulated
 from tests.support.chain import destination
 
@@ -217,5 +220,28 @@ async def test_a_user_who_raises_the_limit_while_the_payout_is_booked_delays_not
     world.network.faults.deaf.clear()
     await world.until(lambda: world.is_settled(burn), blocks=120)
     assert world.ledger.burns[burn].fee == world.ledger.burns[burn].request.fee + Sats(1_000)
+    await world.rest()
+    await world.check_rebuild()
+
+
+@simulated
+async def test_a_burn_whose_payout_was_withdrawn_is_paid_once_by_another(world: BridgeWorld) -> None:
+    await world.peg_in(50_000_000)
+    world.mine(3)
+    burn = await world.burn(4_000_000, script=destination("bob"))
+    await world.until(lambda: world.list_states()[1:] == [BatchState.RECORDED])
+    refusal = Refusal(rule="V07", rules=("V07",), reason="CONFLICTING_SPEND", message="I signed something else")
+    waiting = {world.member(Role.VALIDATOR, position) for position in range(4)}
+
+    def refuse_once(member: IdentityKey, rpc: str, answer: Envelope | Refusal) -> Envelope | Refusal:
+        if rpc != "Commit" or member not in waiting:
+            return answer
+        waiting.discard(member)
+        return refusal
+
+    world.network.faults.bent.update({member: partial(refuse_once, member) for member in waiting})
+    await world.until(lambda: IntentStatus.WITHDRAWN in world.list_statuses())
+    await world.until(lambda: world.is_settled(burn), mine_every=6)
+    assert await world.list_payments(destination("bob")) == [4_000_000]
     await world.rest()
     await world.check_rebuild()
