@@ -20,7 +20,7 @@ from coordinator.devnet.client import Status
 from coordinator.devnet.settings import DEFAULT_BLOCK_MILLIS, DEFAULT_PODS, DevnetOptions
 from coordinator.devnet.supervisor import build_supervisor
 from smpc.bitcoin.address import parse_destination
-from smpc.errors import InvalidInput, NotFound
+from smpc.errors import BridgeError, InvalidInput, NotFound
 from smpc.node.bitcoind_endpoint import CookieFile, RpcEndpoint
 from smpc.types import Network
 
@@ -154,12 +154,19 @@ async def _stay(desk: Desk, options: DevnetOptions | None, mine_every: float | N
         status = await desk.devnet.wait_ready(watch=lambda seen: _note(desk, seen, began))
         desk.output.show(_answer(desk, status))
 
-    async with asyncio.TaskGroup() as group:
-        keeping = group.create_task(supervisor.run())
+    async def tell() -> None:
         await supervisor.listening.wait()
-        telling = group.create_task(narrate())
-        await keeping
-        telling.cancel()
+        try:
+            await narrate()
+        except BridgeError:
+            supervisor.end()
+            raise
+
+    telling = asyncio.create_task(tell())
+    await supervisor.run()
+    if telling.done():
+        telling.result()
+    telling.cancel()
 
 
 def _note(desk: Desk, status: Status, began: float) -> None:

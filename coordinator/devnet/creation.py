@@ -43,7 +43,7 @@ def write_configurations(
     layout: DevnetLayout, settings: DevnetSettings, identities: DevnetIdentities, first: FirstBlock
 ) -> None:
     """Write the genesis and every process's configuration; the devnet then exists (its settings are saved last)."""
-    genesis = _build_genesis(settings, identities, first)
+    genesis = build_genesis(settings, identities, first)
     write_private_file(layout.genesis, build_genesis_file(genesis).encode())
     _write(layout.consensus, _describe_consensus(layout, settings))
     _write(layout.coordinator, _describe_coordinator(layout, settings))
@@ -54,7 +54,8 @@ def write_configurations(
     settings.save(layout.settings)
 
 
-def _build_genesis(settings: DevnetSettings, identities: DevnetIdentities, first: FirstBlock) -> Genesis:
+def build_genesis(settings: DevnetSettings, identities: DevnetIdentities, first: FirstBlock) -> Genesis:
+    """Return the consensus layer's genesis: every pod a validator with the same stake."""
     validators = tuple(
         ValidatorInfo(identities.pods[name], endpoint, STAKE, _build_own_script(identities.pods[name]))
         for name, endpoint in settings.pod_endpoints.items()

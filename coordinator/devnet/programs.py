@@ -11,7 +11,6 @@ from coordinator.devnet.children import ChildSpec
 from coordinator.devnet.creation import list_rpc_users
 from coordinator.devnet.layout import DevnetLayout, ServiceFiles
 from coordinator.devnet.settings import DevnetSettings, to_endpoint
-from coordinator.devnet.status import find_store_url
 from smpc.errors import ConfigError
 
 
@@ -25,7 +24,7 @@ def describe_bitcoind(layout: DevnetLayout, settings: DevnetSettings, binary: Bi
 def describe_services(layout: DevnetLayout, settings: DevnetSettings) -> tuple[ChildSpec, ...]:
     """Return how everything else is started, in the order in which it is wanted."""
     ports = settings.ports
-    store = ChildSpec("store", "store", (), layout.store, layout.store / "valkey.log", find_store_url(layout))
+    store = ChildSpec("store", "store", (), layout.store, layout.store / "valkey.log", "")
     consensus = _describe("consensus", "consensus", layout.consensus, ("peg-devchain", "run"), ports.consensus)
     pods = (
         _describe(name, "pod", layout.pod(name), ("peg-participant", "run"), int(endpoint.rpartition(":")[2]))

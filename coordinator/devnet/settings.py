@@ -15,8 +15,8 @@ from smpc.errors import ConfigError, InvalidInput
 from smpc.host.private_file import replace_private_file
 
 FORMAT: Final = 1
-MIN_PODS: Final = 12
-"""Three disjoint groups of four (REGTEST preset)."""
+MIN_PODS: Final = 13
+"""Three disjoint groups of four (REGTEST preset), none with a third of the stake (design.md section 6)."""
 
 MAX_PODS: Final = 40
 DEFAULT_PODS: Final = 16
@@ -35,7 +35,7 @@ class DevnetOptions:
         if not MIN_PODS <= self.pods <= MAX_PODS:
             raise InvalidInput(
                 f"a devnet has {MIN_PODS} to {MAX_PODS} pods, got {self.pods}",
-                remedy="three groups of four members need at least twelve",
+                remedy="three groups of four, each with less than a third of the stake, need thirteen",
             )
         if not 50 <= self.block_millis <= 60_000:
             raise InvalidInput(f"the block time is 50 to 60000 ms, got {self.block_millis}")

@@ -37,7 +37,7 @@ def build_status(
         "ready": progress.is_ready,
         "data_dir": str(layout.data_dir),
         "bitcoind": {"rpc_url": f"http://{to_endpoint(ports.bitcoind)}", "cookie_file": str(layout.cookie)},
-        "store": {"url": find_store_url(layout)},
+        "store": {"url": find_store_url(layout.store)},
         "consensus": {"endpoint": to_endpoint(ports.consensus)},
         "coordinator": {"peg": to_endpoint(ports.peg), "operator": to_endpoint(ports.operator)},
         "tls": {
@@ -61,7 +61,7 @@ def describe_child(child: Child) -> dict[str, Any]:
         "name": child.spec.name,
         "kind": child.spec.kind,
         "pid": find_owner(child.spec.data_dir) if is_foreign else pid,
-        "endpoint": child.spec.endpoint,
+        "endpoint": child.spec.endpoint or find_store_url(child.spec.data_dir).removeprefix("redis://"),
         "data_dir": str(child.spec.data_dir),
         "identity": find_identity(child.spec.data_dir),
         "state": "running" if is_foreign else child.state,
@@ -78,9 +78,9 @@ def find_identity(directory: Path) -> str | None:
     return read_keystore_identity(keystore).hex() if keystore.exists() else None
 
 
-def find_store_url(layout: DevnetLayout) -> str:
-    """Return the store server's address, empty before its first start."""
+def find_store_url(directory: Path) -> str:
+    """Return the address of the store server of a directory, empty before its first start."""
     try:
-        return f"redis://127.0.0.1:{int((layout.store / 'valkey.port').read_text())}/0"
+        return f"redis://127.0.0.1:{int((directory / 'valkey.port').read_text())}/0"
     except (OSError, ValueError):
         return ""

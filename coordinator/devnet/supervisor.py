@@ -75,6 +75,10 @@ class Supervisor:
                 await self._take_down()
                 self._layout.control.unlink(missing_ok=True)
 
+    def end(self) -> None:
+        """Ask `run` to take everything down and return."""
+        self._ended.set()
+
     # -------------------------------------------------------------- up
 
     async def _bring_up(self) -> None:

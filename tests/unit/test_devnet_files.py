@@ -19,11 +19,12 @@ from coordinator.config import CoordinatorConfig
 from coordinator.devnet.chain import FirstBlock
 from coordinator.devnet.children import build_environment
 from coordinator.devnet.control import request_control, serve_control
-from coordinator.devnet.creation import create_keys, write_configurations
+from coordinator.devnet.creation import build_genesis, create_keys, write_configurations
+from coordinator.devnet.identities import DevnetIdentities
 from coordinator.devnet.layout import DevnetLayout, name_pod
 from coordinator.devnet.loopback_ports import choose_ports, is_port_free
 from coordinator.devnet.rpc_users import RpcUser
-from coordinator.devnet.settings import DevnetOptions, DevnetPorts, DevnetSettings, find_settings
+from coordinator.devnet.settings import MIN_PODS, DevnetOptions, DevnetPorts, DevnetSettings, find_settings
 from coordinator.devnet.toml_text import build_toml
 from smpc.errors import ConfigError, InvalidInput, NotFound, Unavailable
 from smpc.host.config import load_config
@@ -31,8 +32,10 @@ from smpc.host.keystore import open_keystore
 from smpc.host.pki import read_identity
 from smpc.node.devchain.process import DevchainConfig
 from smpc.node.genesis import load_genesis
+from smpc.params import REGTEST
 from smpc.participant.config import PodConfig
-from smpc.types import BlockHash, Network
+from smpc.protocol.election import find_draw
+from smpc.types import BlockHash, IdentityKey, Network
 
 
 def test_ports_are_free_different_and_never_taken_by_an_outgoing_connection() -> None:
@@ -81,14 +84,27 @@ def test_the_node_learns_a_salted_hash_of_a_password_only(tmp_path: Path) -> Non
     assert hmac.digest(salt.encode(), password, "sha256").hex() == digest
 
 
-@pytest.mark.parametrize("pods", [11, 41])
+def test_the_fewest_pods_admitted_can_form_three_groups() -> None:
+    settings = DevnetSettings(DevnetOptions(MIN_PODS), DevnetPorts(1, 2, 3, 4, tuple(range(10, 10 + MIN_PODS))))
+    keys = {
+        name: IdentityKey(number.to_bytes(32, "big")) for number, name in enumerate(settings.pod_endpoints, start=1)
+    }
+    identities = DevnetIdentities(IdentityKey(bytes(32)), IdentityKey(bytes(32)), keys)
+
+    genesis = build_genesis(settings, identities, FirstBlock(0, BlockHash(bytes(32))))
+
+    assert find_draw(REGTEST, genesis.validators, bytes(32)) is not None
+    assert find_draw(REGTEST, genesis.validators[:-1], bytes(32)) is None
+
+
+@pytest.mark.parametrize("pods", [MIN_PODS - 1, 41])
 def test_too_few_pods_for_three_groups_or_too_many_for_a_machine_are_refused(pods: int) -> None:
-    with pytest.raises(InvalidInput, match="12 to 40 pods"):
+    with pytest.raises(InvalidInput, match="13 to 40 pods"):
         DevnetOptions(pods=pods)
 
 
 def test_settings_are_read_back_and_a_damaged_file_is_named(tmp_path: Path) -> None:
-    settings = DevnetSettings(DevnetOptions(12, 250), DevnetPorts(1, 2, 3, 4, tuple(range(10, 22))))
+    settings = DevnetSettings(DevnetOptions(13, 250), DevnetPorts(1, 2, 3, 4, tuple(range(10, 23))))
     path = tmp_path / "devnet.json"
 
     assert find_settings(path) is None
@@ -106,13 +122,13 @@ def test_children_do_not_inherit_our_configuration_variables() -> None:
 
 def test_every_process_of_a_new_devnet_has_a_configuration_it_can_load(tmp_path: Path) -> None:
     layout = DevnetLayout(tmp_path / "devnet")
-    settings = DevnetSettings(DevnetOptions(12), DevnetPorts.choose(12))
+    settings = DevnetSettings(DevnetOptions(13), DevnetPorts.choose(13))
 
     identities = create_keys(layout, settings)
     write_configurations(layout, settings, identities, FirstBlock(110, BlockHash(bytes(32))))
 
     genesis = load_genesis(layout.genesis)
-    assert [item.identity for item in genesis.validators] == [identities.pods[name_pod(n)] for n in range(1, 13)]
+    assert [item.identity for item in genesis.validators] == [identities.pods[name_pod(n)] for n in range(1, 14)]
     assert genesis.coordinators == (identities.coordinator,)
     assert load_config(CoordinatorConfig, layout.coordinator.config, "PEG_COORDINATOR", {}).store.embedded is not None
     assert load_config(DevchainConfig, layout.consensus.config, "PEG_DEVCHAIN", {}).genesis == layout.genesis
@@ -130,7 +146,7 @@ def test_every_process_of_a_new_devnet_has_a_configuration_it_can_load(tmp_path:
 
 def test_what_an_interrupted_creation_left_is_made_anew(tmp_path: Path) -> None:
     layout = DevnetLayout(tmp_path / "devnet")
-    settings = DevnetSettings(DevnetOptions(12), DevnetPorts.choose(12))
+    settings = DevnetSettings(DevnetOptions(13), DevnetPorts.choose(13))
 
     first = create_keys(layout, settings)
     second = create_keys(layout, settings)
