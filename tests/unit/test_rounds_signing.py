@@ -141,6 +141,22 @@ async def test_a_pod_that_commits_and_then_vanishes_costs_one_more_session(stage
     assert outcome.culprits == ()
 
 
+@pytest.mark.parametrize("way", [silent("Commit"), deaf_after("Commit"), silent("Sign"), deaf_after("Sign")])
+@in_virtual_time
+async def test_a_pod_cut_off_at_any_point_is_used_again_in_the_first_round_after_it_is_back(
+    stage: Round, way: Behaviour
+) -> None:
+    """Cut before or after either round, then healed: no stale share or nonce gets into the next round (G8)."""
+    stage.let(0, way)
+    assert (await run_signing_round(stage.voice, stage.job(), policy=QUICK)).is_signed
+    stage.network.ways.clear()
+    stage.let(1, unreachable())
+    healed = await run_signing_round(stage.voice, stage.job(), policy=CALM)
+    assert healed.is_signed, healed.describe()
+    assert healed.sessions == 1
+    assert healed.culprits == ()
+
+
 @in_virtual_time
 async def test_one_pod_more_than_may_be_silent_ends_the_round_by_its_deadline_and_is_named(stage: Round) -> None:
     stage.let(1, silent())
