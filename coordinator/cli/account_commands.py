@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from coordinator.cli.account_book import Account, parse_secret
 from coordinator.cli.command import command
 from coordinator.cli.desk import Desk
-from coordinator.cli.output import Answer
+from coordinator.cli.output import Answer, build_table
 from smpc.host.private_file import Passphrase, read_private_file
 
 app = typer.Typer(help="kBTC account keys, in files of mode 0600, encrypted where you give a passphrase.")
@@ -54,7 +53,7 @@ async def import_account(
 async def list_accounts(desk: Desk) -> Answer:
     """List the accounts of this machine."""
     accounts = desk.accounts.list_accounts()
-    table = Table("name", "account", "encrypted")
+    table = build_table("name", "account", "encrypted")
     for account in accounts:
         table.add_row(account.name, account.key.hex(), "yes" if account.is_encrypted else "no")
     return Answer({"accounts": [_to_plain(account) for account in accounts]}, table)

@@ -12,7 +12,7 @@ from coordinator.cli.amounts import parse_amount, show_amount
 from coordinator.cli.command import command
 from coordinator.cli.desk import CALL_SECONDS, Desk
 from coordinator.cli.ledger_desk import UNSIGNED, sign_with_nonce, submit_until_final
-from coordinator.cli.output import Answer
+from coordinator.cli.output import Answer, build_table
 from pegbridge.v1 import peg_pb2 as pb
 from smpc.errors import ExitCode, InvalidInput, Refused
 from smpc.protocol.ledger_views import EpochView
@@ -92,7 +92,7 @@ async def show_balance(
         if account
         else [(item.name, item.key) for item in accounts.list_accounts()]
     )
-    table = Table("account", "kBTC", "key")
+    table = build_table("account", "kBTC", "key")
     rows: list[dict[str, Any]] = []
     for name, key in wanted:
         entry = await desk.consensus.fetch_account(key)
@@ -122,7 +122,7 @@ async def show_supply(desk: Desk) -> Answer:
 
 def build_identity_table(data: dict[str, Any]) -> Table:
     """Return the money identity as a table."""
-    table = Table("money", "amount", title=f"at final height {data['kaon_height']}", title_justify="left")
+    table = build_table("money", "amount", title=f"at final height {data['kaon_height']}")
     for label, field in (
         ("locked in the vault", "locked_sats"),
         ("= kBTC supply", "supply_sats"),
@@ -168,7 +168,7 @@ def _to_plain(view: EpochView) -> dict[str, Any]:
 
 
 def _build_epoch_table(view: EpochView) -> Table:
-    table = Table("group", "t of n", "group key", "members", title=f"epoch {view.number}: {view.state}")
+    table = build_table("group", "t of n", "group key", "members", title=f"epoch {view.number}: {view.state}")
     for group in view.groups:
         key = "not recorded yet" if group.info is None else group.info.group_key.hex()
         members = " ".join(member.hex()[:8] for member in group.members)

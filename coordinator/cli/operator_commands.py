@@ -9,13 +9,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from coordinator.cli.checks import Check, check_own_side
 from coordinator.cli.command import command
 from coordinator.cli.desk import Desk
 from coordinator.cli.ids import parse_id
-from coordinator.cli.output import Answer
+from coordinator.cli.output import Answer, build_table
 from pegbridge.v1 import operator_pb2 as pb
 from smpc.errors import BridgeError, ExitCode
 
@@ -114,7 +113,7 @@ def _to_plain(check: pb.PodCheck) -> dict[str, Any]:
 def _build_verdicts(checks: Sequence[dict[str, Any]]) -> RenderableType:
     if not checks:
         return "no pod has judged this yet"
-    table = Table("rule", "stage", "pods that agree", "refused by", "reason")
+    table = build_table("rule", "stage", "pods that agree", "refused by", "reason")
     for rule, stage in sorted({(check["rule"], check["stage"]) for check in checks}):
         of_rule = [check for check in checks if (check["rule"], check["stage"]) == (rule, stage)]
         refused = [check for check in of_rule if not check["is_ok"]]
@@ -130,7 +129,7 @@ def _build_verdicts(checks: Sequence[dict[str, Any]]) -> RenderableType:
 
 
 def _build_findings(checks: Sequence[Check]) -> RenderableType:
-    table = Table("check", "verdict", "seen", "what to do")
+    table = build_table("check", "verdict", "seen", "what to do")
     for check in checks:
         table.add_row(check.name, "ok" if check.is_ok else "FAULT", check.detail, "" if check.is_ok else check.remedy)
     return table

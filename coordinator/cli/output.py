@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 from smpc.errors import BridgeError, ExitCode
 
@@ -50,6 +51,14 @@ class Output:
             return
         self._last_note = text
         self.err.print(prefix + text, style="dim", markup=False)
+
+
+def build_table(*headings: str, title: str = "") -> Table:
+    """Return an empty table whose cells are folded, never cut: an id that is shown can be copied."""
+    table = Table(title=title or None, title_justify="left")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def print_json(document: Mapping[str, Any]) -> None:

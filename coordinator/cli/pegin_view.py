@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from coordinator.cli.amounts import show_amount
+from coordinator.cli.output import build_table as start_table
 from pegbridge.v1 import peg_pb2 as pb
 from pegin.invoice import InvoiceView, build_template
 from smpc.bitcoin.taproot import InvoiceTree
@@ -74,7 +74,7 @@ def _leaves_to_plain(tree: InvoiceTree) -> list[dict[str, str]]:
 
 def build_order_text(data: dict[str, Any]) -> RenderableType:
     """Return a new peg-in for a person: where to pay what until when."""
-    table = Table("pay", "to")
+    table = start_table("pay", "to")
     for output in data["outputs"]:
         table.add_row(show_amount(output["amount_sats"]), output["address"])
     ending = f"confirmed until Bitcoin block {data['expires_btc_height']}; the account credited: {data['recipient']}"
@@ -83,10 +83,10 @@ def build_order_text(data: dict[str, Any]) -> RenderableType:
 
 def build_table(pegins: Sequence[dict[str, Any]]) -> RenderableType:
     """Return peg-ins with their outputs as a table."""
-    table = Table("peg-in", "state", "waiting for", "output", "value", "conf", "credited")
+    table = start_table("peg-in", "state", "waiting for", "output", "value", "conf", "credited")
     for pegin in pegins:
         for position, output in enumerate(pegin["outputs"]):
-            first = (pegin["id"][:16], pegin["state"], pegin["waiting_for"]) if position == 0 else ("", "", "")
+            first = (pegin["id"], pegin["state"], pegin["waiting_for"]) if position == 0 else ("", "", "")
             arrived = output["value_sats"]
             table.add_row(
                 *first,

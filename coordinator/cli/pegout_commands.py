@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
-from rich.table import Table
 
 from coordinator.cli.account_commands import PassphraseOption, read_passphrase
 from coordinator.cli.amounts import parse_amount, show_amount
@@ -17,6 +16,7 @@ from coordinator.cli.ids import parse_id
 from coordinator.cli.ledger_desk import UNSIGNED, sign_with_nonce, submit_until_final
 from coordinator.cli.money_commands import DryRunOption, check_balance
 from coordinator.cli.output import Answer
+from coordinator.cli.output import build_table as start_table
 from coordinator.cli.watching import LimitOption, follow
 from pegbridge.v1 import peg_pb2 as pb
 from smpc.bitcoin.address import parse_destination
@@ -196,10 +196,10 @@ def to_plain(pegout: pb.PegOut) -> dict[str, Any]:
 
 def build_table(pegouts: Sequence[dict[str, Any]]) -> RenderableType:
     """Return peg-outs as a table."""
-    table = Table("peg-out", "state", "waiting for", "pays", "to", "transaction", "conf")
+    table = start_table("peg-out", "state", "waiting for", "pays", "to", "transaction", "conf")
     for pegout in pegouts:
         table.add_row(
-            pegout["id"][:16],
+            pegout["id"],
             pegout["state"],
             pegout["waiting_for"],
             show_amount(pegout["payout_sats"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final
@@ -31,14 +32,17 @@ Open = Callable[[float], AsyncIterator[dict[str, Any]]]
 async def follow(desk: Desk, open_stream: Open, build_line: Callable[[dict[str, Any]], str], seconds: float) -> None:
     """Show each new state until the stream ends by itself; TimedOut after `seconds` (0: no limit)."""
     ending = time.monotonic() + seconds if seconds else None
-    lost, shown = 0, None
+    lost, shown = 0, ""
     while True:
         try:
             async for data in open_stream(_compute_deadline(ending)):
                 lost = 0
-                if data != shown:
-                    desk.output.show(Answer(data, build_line(data)))
-                    shown = data
+                line = build_line(data)
+                # A document is shown for every change, a line only when a person would see one.
+                told = json.dumps(data) if desk.output.as_json else line
+                if told != shown:
+                    desk.output.show(Answer(data, line))
+                    shown = told
         except TimedOut:
             if ending is not None and time.monotonic() >= ending:
                 raise TimedOut(
