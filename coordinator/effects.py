@@ -57,12 +57,16 @@ class EffectRunner:
     async def run(self) -> None:
         """Claim and carry out for ever; StaleLease when another coordinator took over."""
         gate = asyncio.Semaphore(MAX_RUNNING)
+        failures = 0
         async with asyncio.TaskGroup() as group:
             while True:
                 try:
                     claimed = await self._outbox.claim_effects(self._token, block_ms=CLAIM_BLOCK_MS)
+                    failures = 0
                 except Unavailable as reason:
-                    log.warning("outbox.unavailable", reason=reason.message)
+                    failures += 1
+                    if failures == 1:
+                        log.warning("outbox.unavailable", reason=reason.message)
                     await asyncio.sleep(1.0)
                     continue
                 for effect in claimed:
@@ -80,6 +84,9 @@ class EffectRunner:
                 await self.perform(effect)
             except BridgeError as reason:
                 log.warning("effect.failed", effect=claimed.kind, code=reason.code, reason=reason.message)
+            except Exception:
+                # A fault of our own in one effect must not end the work on everybody else's money: it is asked again.
+                log.exception("effect.broken", effect=claimed.kind)
             finally:
                 self._running.discard(key)
         try:

@@ -108,3 +108,21 @@ async def test_progress_names_the_group_and_who_is_missing(world: BridgeWorld) -
             seen.add(progress.describe())
     assert any("endorsing" in line for line in seen), seen
     assert any("signing" in line for line in seen), seen
+
+
+@simulated
+async def test_a_fault_of_our_own_in_one_effect_is_survived_and_asked_again(world: BridgeWorld) -> None:
+    broken = 0
+
+    def break_first(_rpc: str, answer: Envelope | Refusal) -> Envelope | Refusal:
+        nonlocal broken
+        broken += 1
+        if broken == 1:
+            raise RuntimeError("a fault that nobody thought of")
+        return answer
+
+    (invoice,) = await world.issue(50_000_000)
+    world.network.faults.bent[world.member(Role.VALIDATOR, 0)] = break_first
+    world.pay(invoice, 50_000_000, confirmations=3)
+    await world.until(lambda: world.list_states() == [BatchState.BROADCAST])
+    assert broken > 1
