@@ -149,4 +149,3 @@ def make_order(*amounts: int, request_id: bytes = b"request", user: str = "alice
         path=(0x80000056, 0x80000001, 0x80000000, 0, 0),
         amounts=amounts,
     )
-

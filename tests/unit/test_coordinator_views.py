@@ -43,10 +43,10 @@ from smpc.types import (
     Signature,
     Txid,
 )
-from tests.support.bridge_world import UserDesk
 from tests.support.chain import make_intent
 from tests.support.desk_world import FIRST_HEIGHT, DeskWorld, open_desk_world
 from tests.support.groups import EPOCH, endorse, make_account, make_xonly
+from tests.support.world_parts import UserDesk
 
 TRANSFER = Txid(b"\x77" * 32)
 
