@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,15 +29,19 @@ def add_commands(app: typer.Typer) -> None:
     command(app, "doctor", examples=("peg doctor", "peg doctor --json"))(examine)
 
 
-@coordinator_app.command("run")
-def run(
+@command(
+    coordinator_app,
+    "run",
+    schema="coordinator run",
+    examples=("peg coordinator run --config coordinator/config.toml",),
+)
+async def run(
+    desk: Desk,
+    *,
     config: Annotated[Path, typer.Option(help="The coordinator's config.toml.")],
     parent: Annotated[int | None, typer.Option(help="End when this process, our parent, ends.")] = None,
 ) -> None:
-    """Run a coordinator until SIGTERM.
-
-    Example: peg coordinator run --config coordinator/config.toml
-    """
+    """Run a coordinator until SIGTERM. Its log goes to stderr, one JSON object a line."""
     from coordinator.app import run_coordinator
     from coordinator.config import ENV_PREFIX, CoordinatorConfig
     from smpc.host.config import load_config
@@ -49,8 +52,9 @@ def run(
         die_with_parent(parent)
     harden_process(secrets=True)
     loaded = load_config(CoordinatorConfig, config, ENV_PREFIX)
+    desk.output.network = loaded.network
     configure_logging(loaded.log_level, process="coordinator")
-    asyncio.run(run_coordinator(loaded))
+    await run_coordinator(loaded)
 
 
 async def explain(

@@ -45,10 +45,12 @@ async def serve_control(path: Path, answer: Answer) -> asyncio.Server:
     _discard_stale(path)
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            writer.write(await _answer_line(await reader.readline(), answer))
-            await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError):
+                writer.write(await _answer_line(await reader.readline(), answer))
+                await writer.drain()
+        finally:
+            writer.close()
 
     with reachable_path(path) as address:
         # Its directory is this user's alone, and so is whatever it holds.

@@ -18,6 +18,7 @@ COMMANDS = [
     "account list",
     "account new",
     "balance",
+    "coordinator run",
     "devnet down",
     "devnet faucet",
     "devnet kill",

@@ -178,10 +178,14 @@ async def test_a_supervisor_that_is_gone_or_silent_is_unavailable(tmp_path: Path
     with pytest.raises(Unavailable, match="no devnet runs"):
         await request_control(tmp_path / "control.sock", {"verb": "status"})
 
+    released = asyncio.Event()
+
     async def silent(_: Mapping[str, Any]) -> dict[str, Any]:
-        await asyncio.sleep(60)
+        await released.wait()
         return {}
 
     async with await serve_control(tmp_path / "control.sock", silent):
         with pytest.raises(Unavailable, match="does not answer"):
             await request_control(tmp_path / "control.sock", {"verb": "status"}, seconds=0.2)
+        released.set()
+        assert await request_control(tmp_path / "control.sock", {"verb": "status"}) == {}
