@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from coordinator.board import Board
+from coordinator.chain_root import compute_chain_root
 from coordinator.driver import Driver
 from coordinator.mempool.model import FencingToken
 from coordinator.mempool.port import Store
@@ -37,6 +38,8 @@ class Rebuilt:
     batches: int
     pegouts: int
     verification: Verification
+    chain_root: bytes
+    """32 bytes over what the chains tell of every record: the same for every rebuild of the same chains at rest."""
 
 
 async def rebuild(
@@ -52,13 +55,15 @@ async def rebuild(
     driver = Driver(node=node, feed=feed, view=view, board=board, paused=(PEGIN_FLOW, PEGOUT_FLOW))
     await _settle(driver, board)
     verification = await verify_store(store)
-    rebuilt = Rebuilt(len(board.deposits), len(board.batches), len(board.pegouts), verification)
+    rebuilt = Rebuilt(
+        len(board.deposits), len(board.batches), len(board.pegouts), verification, compute_chain_root(board)
+    )
     log.info(
         "store.rebuilt",
         deposits=rebuilt.deposits,
         batches=rebuilt.batches,
         pegouts=rebuilt.pegouts,
-        root=verification.state_root.hex(),
+        root=rebuilt.chain_root.hex(),
     )
     return rebuilt
 

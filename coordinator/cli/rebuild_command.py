@@ -111,7 +111,7 @@ def _to_plain(report: RebuildReport) -> dict[str, Any]:
         "pegouts": found.pegouts,
         "events": found.verification.events,
         "records": found.verification.records,
-        "state_root": found.verification.state_root.hex(),
+        "state_root": found.chain_root.hex(),
         "kaon_height": report.kaon_height,
         "btc_height": report.btc_height,
     }

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 import structlog
 
 from coordinator.board import Board
+from coordinator.chain_root import compute_chain_root
 from coordinator.driver import Driver
 from coordinator.effects import EffectRunner
 from coordinator.mempool.memory_store import MemoryTables
@@ -285,13 +286,16 @@ class BridgeWorld:
         lease = await mempool.leases.acquire_lease("rebuild", LEASE_MS)
         view = self.replica.ledger
         await rebuild(store=mempool.store, token=lease.token, node=self.bitcoin, feed=self.bitcoin, view=lambda: view)
-        rebuilt = summarise_board(await Board.load(mempool.store, lease.token), with_places=with_places)
+        restored = await Board.load(mempool.store, lease.token)
+        rebuilt = summarise_board(restored, with_places=with_places)
         own = await Board.load(open_memory_mempool(self.tables).store, lease.token)
         live = summarise_board(own, with_places=with_places)
         different = [
             (name, live.get(name), rebuilt.get(name)) for name in live | rebuilt if live.get(name) != rebuilt.get(name)
         ]
         assert not different, f"seed {self.seed}: {different}"
+        if with_places:
+            assert compute_chain_root(restored) == compute_chain_root(own), f"seed {self.seed}: the roots differ"
 
     async def rest(self) -> None:
         """Let everything under way end: blocks of both chains pass until no record moves any more."""
