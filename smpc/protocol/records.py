@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from smpc.protocol.attestations import CheckpointVote, Heartbeat
 from smpc.protocol.codec import ADDED, encode_variant
 from smpc.protocol.encoding import Field, hash_fields
 from smpc.protocol.intents import Booking, Endorsement, Intent
@@ -101,11 +102,14 @@ class PreimageConfirmed:
     epoch: EpochNumber
     identity: IdentityKey
     signature: Signature
+    draw: int = field(default=0, metadata=ADDED)
+    """Which draw of the epoch: an aborted epoch is drawn again, with another preimage."""
 
     @property
     def digest(self) -> bytes:
         """Return the 32 bytes the identity key signs."""
-        return hash_fields("preimage-confirmed", self.network, self.epoch, self.identity)
+        again = [self.draw] if self.draw else []
+        return hash_fields("preimage-confirmed", self.network, self.epoch, self.identity, *again)
 
     @property
     def record_id(self) -> RecordId:
@@ -389,6 +393,8 @@ Record = (
     | BurnRequested
     | BurnCancelled
     | BurnRaised
+    | Heartbeat
+    | CheckpointVote
 )
 """Every record a block may hold. `EpochAnnounced` comes from the proposer only."""
 

@@ -16,9 +16,9 @@ from pegin.review import rebuild_transfer
 from pegout.review import rebuild_payout
 from smpc.errors import BridgeError
 from smpc.params import REGTEST
-from smpc.protocol.intents import Intent, IntentKind, Payment
+from smpc.protocol.intents import Commission, Intent, IntentKind, Payment
 from smpc.protocol.review import RULES, Stage
-from smpc.types import BurnId, FeeRate, IntentId, Outpoint, Sats, Script, Txid
+from smpc.types import BurnId, FeeRate, IdentityKey, IntentId, Outpoint, Sats, Script, Txid
 from tests.support.flow_world import FlowWorld
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,6 +31,8 @@ ADDED: Final = {
     "payments": (Payment(BurnId(b"\x01" * 32), Sats(20_000), Script(b"\x00\x14" + bytes(20))),),
     "replaces": (IntentId(b"\x01" * 32),),
     "vault_outputs": (Sats(20_000),),
+    "commissions": (Commission(IdentityKey(b"\x01" * 32), Sats(20_000), Script(b"\x00\x14" + bytes(20))),),
+    "op_return": Script(b"\x6a\x01\x01"),
 }
 """What a change puts where there was nothing."""
 
@@ -66,7 +68,7 @@ def iter_field_changes(record: Any) -> Iterator[Any]:  # noqa: ANN401 - any data
     """Yield the record with exactly one field changed."""
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        for changed in (ADDED[field.name],) if value == () else iter_changes(value):
+        for changed in (ADDED[field.name],) if value in {(), b""} else iter_changes(value):
             yield replace(record, **{field.name: changed})
 
 
