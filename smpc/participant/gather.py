@@ -18,6 +18,7 @@ from smpc.bitcoin.address import to_address
 from smpc.bitcoin.transaction import parse_transaction
 from smpc.errors import BridgeError
 from smpc.node.ports import BitcoinNode
+from smpc.participant.spending import list_asked_outpoints
 from smpc.protocol.facts import (
     BookingFacts,
     EndFacts,
@@ -85,10 +86,11 @@ class FactGatherer:
     async def gather_intent(
         self, ledger: LedgerView, session: SessionFacts, intent: Intent, conflicts: tuple[str, ...]
     ) -> Facts:
-        """Return everything a transfer or payout is judged by."""
+        """Return everything a transfer, payout or sweep is judged by; for a sweep also what it should have spent."""
         node = await self.gather_node()
         self._first_seen.setdefault(intent.intent_id, node.height)
-        inputs = await _ask_all(sorted(intent.outpoints), lambda outpoint: self._find_input(ledger, outpoint))
+        wanted = list_asked_outpoints(ledger, intent)
+        inputs = await _ask_all(sorted(wanted), lambda outpoint: self._find_input(ledger, outpoint))
         standing = [await self._gather_standing(ledger, older, node.height) for older in intent.replaces]
         return Facts(
             session=session,

@@ -12,8 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pegin.model import BuiltTransaction
-from pegin.review import rebuild_transfer
-from pegout.review import rebuild_payout
 from smpc.errors import BridgeError
 from smpc.params import REGTEST
 from smpc.protocol.intents import Commission, Intent, IntentKind, Payment
@@ -42,7 +40,7 @@ def iter_changes(value: object) -> Iterator[Any]:
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, IntentKind):
-        yield IntentKind.PAYOUT if value is IntentKind.TRANSFER else IntentKind.TRANSFER
+        yield from (kind for kind in IntentKind if kind is not value)
     elif isinstance(value, str):
         yield "mainnet"
     elif isinstance(value, int):
@@ -75,9 +73,7 @@ def iter_field_changes(record: Any) -> Iterator[Any]:  # noqa: ANN401 - any data
 def is_another_honest_proposal(world: FlowWorld, intent: Intent, raw: bytes) -> bool:
     """Tell whether a change is itself what its own choice builds: a fee rate that rounds to the same fee."""
     try:
-        facts = world.facts(intent)
-        is_transfer = intent.kind is IntentKind.TRANSFER
-        built = rebuild_transfer(world.ledger, facts, intent) if is_transfer else rebuild_payout(world.ledger, intent)
+        built = world.rebuild(intent)
     except BridgeError:
         return False
     return built.intent == intent and built.transaction.to_bytes() == raw
