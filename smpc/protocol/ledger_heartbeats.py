@@ -63,7 +63,8 @@ def list_counting(tables: LedgerTables) -> list[HeartbeatEntry]:
 
 def is_jailed(tables: LedgerTables, identity: IdentityKey) -> bool:
     """Tell whether a validator sits out: nobody draws, counts or pays him until the block his term ends with."""
-    return tables.jailed.get(identity, 0) >= tables.head.height
+    until = tables.jailed.get(identity)
+    return until is not None and until >= tables.head.height
 
 
 def list_jailed(tables: LedgerTables) -> tuple[IdentityKey, ...]:
