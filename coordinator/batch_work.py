@@ -24,12 +24,12 @@ from coordinator.signing_outcome import RoundOutcome
 from coordinator.signing_round import run_signing_round
 from pegin.events import PlanTransfers
 from pegin.model import BuiltTransaction
-from pegout.build import rebuild
 from pegout.events import PlanPayouts
 from smpc.bitcoin.interpreter import verify_input_scripts
 from smpc.errors import BridgeError, Conflict, InvalidInput, Refused, TimedOut, Unavailable
 from smpc.node.consensus import ConsensusNode
 from smpc.node.ports import BitcoinNode
+from smpc.participant.spending import rebuild
 from smpc.protocol.batch import BATCH, Batch, find_due_effect
 from smpc.protocol.batch_events import (
     AskBooking,

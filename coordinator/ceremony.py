@@ -127,7 +127,7 @@ def _find_attempts(epoch: EpochEntry, role: Role, silent: frozenset[IdentityKey]
         if of is not role:
             continue
         present = [member for member in epoch.members[role] if member in known]
-        if attempt == 0:
+        if attempt == epoch.first_attempt:
             is_enough = len(present) == len(epoch.members[role])
         else:
             present = [member for member in present if member not in silent]

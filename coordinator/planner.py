@@ -15,11 +15,12 @@ import structlog
 from coordinator.board import Board
 from coordinator.chain_look import ChainLook, ask_all
 from pegin.deposits import select_deposits
+from pegin.holdings import list_due_burns, list_free_coins
 from pegin.lifecycle import Deposit, DepositState
 from pegin.model import BuiltTransaction, compute_first_rate, compute_rate_limit
 from pegout.build import rebuild
 from pegout.bump import BumpRequest, build_bump
-from pegout.coins import PayoutRequest, choose_payout, list_due_burns, list_free_coins
+from pegout.coins import PayoutRequest, choose_payout
 from smpc.errors import BridgeError
 from smpc.node.ports import UnspentOutput
 from smpc.protocol.batch import UNRECORDED, Batch

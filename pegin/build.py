@@ -46,6 +46,7 @@ def build_transfer(ledger: InvoiceBook, choice: IntentChoice, deposits: Iterable
     """
     if choice.kind is not IntentKind.TRANSFER or choice.burns:
         raise InvalidInput("a transfer moves deposits and pays no burns")
+    require_no_sweep(choice)
     params = ledger.params
     items = order_inputs(params, choice, deposits)
     terms = [find_terms(ledger, choice.epoch, item) for item in items]
@@ -92,6 +93,12 @@ def find_terms(ledger: InvoiceBook, epoch: EpochNumber, item: IntentInput) -> In
     if entry is None:
         raise NotFound(f"epoch {epoch} has no recorded invoice {item.child}")
     return entry.request.terms
+
+
+def require_no_sweep(choice: IntentChoice) -> None:
+    """Raise InvalidInput for a choice with parts that only a sweep has: they would be paid beside the plan's money."""
+    if choice.commissions or choice.op_return:
+        raise InvalidInput(f"a {choice.kind} pays no commission and notarises nothing")
 
 
 def sort_choice(choice: IntentChoice) -> IntentChoice:

@@ -1,4 +1,4 @@
-"""Rules of a transaction, the same for transfers and payouts (V07, V10-V23)."""
+"""Rules of a transaction, the same for transfers, payouts and sweeps (V07, V10-V23)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pegin.difference import judge_difference
-from pegin.model import BuiltTransaction, compute_budget, compute_rate_limit
+from pegin.model import BuiltTransaction, compute_rate_limit
 from pegin.vault import is_vault_child
 from smpc.bitcoin.fees import MAX_STANDARD_WEIGHT, compute_dust_limit, compute_fee
 from smpc.protocol.facts import Facts, LedgerView, Proposal
-from smpc.protocol.intents import Intent, IntentKind
+from smpc.protocol.intents import Commission, Intent, IntentKind, Payment
 from smpc.protocol.ledger_state import EpochState, IntentEntry, IntentStatus
 from smpc.protocol.review import Review, Stage
 from smpc.protocol.session_checks import SIGNING_ROLES
@@ -26,8 +26,8 @@ class Case:
     proposal: Proposal
     built: BuiltTransaction | None
     why_not_built: str
-    paid: Sats
-    """What the deposits or burns pay for fees."""
+    budget: Sats
+    """The most it may cost (`pegin.model.compute_budget`; a sweep has its own)."""
     intent_id: IntentId
     """Computed once: hashing five hundred inputs takes its time."""
 
@@ -78,6 +78,7 @@ def _judge_digests(review: Review, case: Case) -> None:
 def _judge_size(review: Review, case: Case) -> None:
     params, intent = case.ledger.params, case.intent
     count_ok = 1 <= len(intent.inputs) <= params.max_batch_inputs and len(intent.payments) <= params.max_batch_payouts
+    count_ok = count_ok and len(intent.commissions) <= len(Role) * params.group_size
     review.require("V12", count_ok, "too many or no inputs, or too many payments", reason="TX_TOO_LARGE")
     if case.built is not None:
         weight = case.built.weight
@@ -111,7 +112,8 @@ def _judge_dust(review: Review, case: Case) -> None:
     least = case.ledger.params.min_vault_output
     for value in case.intent.vault_outputs:
         review.require("V17", value >= least, f"a vault output of {value} sat is below {least}")
-    for payment in case.intent.payments:
+    dues: tuple[Payment | Commission, ...] = (*case.intent.payments, *case.intent.commissions)
+    for payment in dues:
         limit = compute_dust_limit(payment.script)
         review.require("V17", payment.amount >= limit, f"a payment of {payment.amount} sat is dust below {limit}")
 
@@ -122,9 +124,8 @@ def _judge_fee(review: Review, case: Case) -> None:
     review.require("V18", intent.fee_rate <= limit, f"{intent.fee_rate} sat/kvB is above my limit {limit}")
     floor = params.fee_floor
     review.require("V18", intent.fee_rate >= floor, f"{intent.fee_rate} sat/kvB is below {floor}", reason="FEE_TOO_LOW")
-    budget = compute_budget(case.paid, case.ledger.reserve)
-    text = f"a fee of {intent.fee} sat is above the budget of {budget}"
-    review.require("V18", intent.fee <= budget, text, reason="FEE_BUDGET")
+    text = f"a fee of {intent.fee} sat is above the budget of {case.budget}"
+    review.require("V18", intent.fee <= case.budget, text, reason="FEE_BUDGET")
     waited = {item.intent: item.waiting_blocks for item in case.facts.standing}
     for intent_id in intent.replaces:
         entry = case.ledger.intents.get(intent_id)
@@ -192,7 +193,7 @@ def _judge_record(review: Review, case: Case) -> None:
 
 
 def _judge_mix(review: Review, case: Case) -> None:
-    wants_vault = case.intent.kind is IntentKind.PAYOUT
+    wants_vault = case.intent.kind is not IntentKind.TRANSFER
     for item in case.intent.inputs:
         is_vault = is_vault_child(item.child)
         review.require(

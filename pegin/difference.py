@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Final
 
 from pegin.model import BuiltTransaction
 from smpc.bitcoin.fees import compute_dust_limit
 from smpc.bitcoin.script import OutputType, find_output_type
 from smpc.bitcoin.transaction import Transaction, TxIn, TxOut, parse_transaction
 from smpc.errors import InvalidInput
+from smpc.protocol.intents import Intent
 from smpc.protocol.review import Review
 
 _MAX_BYTES = 100_000
@@ -17,7 +19,7 @@ _MAX_BYTES = 100_000
 
 
 def judge_difference(review: Review, built: BuiltTransaction, unsigned_tx: bytes) -> None:
-    """Note the rules (V11-V17, V42, V43) that the proposed bytes break beside V10."""
+    """Note the rules (V11-V17, V42, V43, V52) that the proposed bytes break beside V10."""
     try:
         proposed = parse_transaction(unsigned_tx, _MAX_BYTES)
     except InvalidInput as malformed:
@@ -26,9 +28,27 @@ def judge_difference(review: Review, built: BuiltTransaction, unsigned_tx: bytes
     expected = built.transaction
     _judge_shape(review, expected, proposed)
     _judge_inputs(review, expected.inputs, proposed.inputs)
-    count = len(built.intent.vault_outputs)
+    rules = _list_output_rules(built.intent)
     for position, (ours, theirs) in enumerate(zip_longest(expected.outputs, proposed.outputs)):
-        _judge_output(review, position, ours, theirs, is_vault=position < count)
+        _judge_output(review, position, ours, theirs, rules[min(position, len(rules) - 1)])
+
+
+_VAULT: Final = ("V15", "")
+_PAYMENT: Final = ("V42", "V43")
+_COMMISSION: Final = ("V52", "V52")
+_NOTARISATION: Final = ("V16", "V16")
+_NOTHING: Final = ("", "")
+
+
+def _list_output_rules(intent: Intent) -> list[tuple[str, str]]:
+    """Return per output the rules that a wrong script and a wrong value break; the last for all that is too much."""
+    return [
+        *([_VAULT] * len(intent.vault_outputs)),
+        *([_PAYMENT] * len(intent.payments)),
+        *([_COMMISSION] * len(intent.commissions)),
+        *([_NOTARISATION] if intent.op_return else []),
+        _NOTHING,
+    ]
 
 
 def _judge_shape(review: Review, expected: Transaction, proposed: Transaction) -> None:
@@ -48,8 +68,13 @@ def _judge_inputs(review: Review, expected: Sequence[TxIn], proposed: Sequence[T
     review.require("V14", not foreign, text, reason="INPUT_MISSING")
 
 
-def _judge_output(review: Review, position: int, ours: TxOut | None, theirs: TxOut | None, *, is_vault: bool) -> None:
-    if ours == theirs or theirs is None:
+def _judge_output(
+    review: Review, position: int, ours: TxOut | None, theirs: TxOut | None, rules: tuple[str, str]
+) -> None:
+    if ours == theirs:
+        return
+    if theirs is None:
+        review.require("V16", rules != _NOTARISATION, f"output {position}, the notarisation, is missing")
         return
     is_return = find_output_type(theirs.script) is OutputType.OP_RETURN
     review.require("V16", not is_return, f"output {position} is an OP_RETURN that no rule asks for")
@@ -57,9 +82,10 @@ def _judge_output(review: Review, position: int, ours: TxOut | None, theirs: TxO
     review.require("V17", theirs.value >= limit, f"output {position} of {theirs.value} sat is dust")
     if ours is None:
         return
-    if is_vault:
-        review.require("V15", ours.script == theirs.script, f"vault output {position} pays a script that is not ours")
-        return
-    review.require("V42", ours.script == theirs.script, f"output {position} pays another destination than the burn's")
-    text = f"output {position} pays {theirs.value} sat, the burn says {ours.value}"
-    review.require("V43", ours.value == theirs.value, text)
+    by_script, by_value = rules
+    if by_script:
+        text = f"output {position} pays another script than the one it is for"
+        review.require(by_script, ours.script == theirs.script, text)
+    if by_value:
+        text = f"output {position} pays {theirs.value} sat instead of {ours.value}"
+        review.require(by_value, ours.value == theirs.value, text)

@@ -15,7 +15,7 @@ from smpc.bitcoin.transaction import Transaction, TxIn, TxOut
 from smpc.curve import verify_schnorr
 from smpc.errors import InvalidInput
 from smpc.params import Params
-from smpc.protocol.intents import Intent, IntentChoice, IntentInput, Payment
+from smpc.protocol.intents import Commission, Intent, IntentChoice, IntentInput, Payment
 from smpc.types import FeeRate, Role, Sats, Script, Signature, Vbytes, XOnlyKey
 
 TX_VERSION: Final = 2
@@ -102,15 +102,20 @@ class BuiltTransaction:
 
 
 def build_transaction(params: Params, plan: Plan, target: EpochKeys) -> BuiltTransaction:
-    """Write a plan down: version 2, locktime 0, the transfer lock as sequence, vault outputs first, then payments."""
+    """Write a plan down: version 2, locktime 0, the transfer lock as sequence.
+
+    Outputs: the vault's, payments, commissions, then the notarisation; the last two are a sweep's alone.
+    """
     inputs = tuple(TxIn(spend.item.outpoint, params.transfer_csv) for spend in plan.spends)
     vault = tuple(
         TxOut(value, build_vault_tree(params, target, position).script)
         for position, value in enumerate(plan.vault_outputs)
     )
-    paid = tuple(TxOut(payment.amount, payment.script) for payment in plan.payments)
-    transaction = Transaction(TX_VERSION, inputs, vault + paid, 0)
     choice = plan.choice
+    dues: tuple[Payment | Commission, ...] = (*plan.payments, *choice.commissions)
+    paid = tuple(TxOut(due.amount, due.script) for due in dues)
+    notarised = (TxOut(Sats(0), choice.op_return),) if choice.op_return else ()
+    transaction = Transaction(TX_VERSION, inputs, vault + paid + notarised, 0)
     intent = Intent(
         network=params.network,
         kind=choice.kind,
@@ -123,6 +128,8 @@ def build_transaction(params: Params, plan: Plan, target: EpochKeys) -> BuiltTra
         fee_rate=choice.fee_rate,
         txid=transaction.txid,
         replaces=choice.replaces,
+        commissions=choice.commissions,
+        op_return=choice.op_return,
     )
     return BuiltTransaction(intent, transaction, plan.spends)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pegin.build import build_transfer
 from pegin.checks import Case, judge_transaction
 from pegin.deposits import compute_room, find_deposit_faults
-from pegin.model import BuiltTransaction
+from pegin.model import BuiltTransaction, compute_budget
 from smpc.errors import BridgeError
 from smpc.protocol.facts import Facts, InputFacts, LedgerView, Proposal
 from smpc.protocol.intents import Intent, IntentInput, IntentKind
@@ -23,7 +23,8 @@ def review_transfer(stage: Stage, ledger: LedgerView, facts: Facts, proposal: Pr
     built, why = _try_rebuild(ledger, facts, intent)
     is_transfer = intent.kind is IntentKind.TRANSFER and not intent.payments
     review.require("V12", is_transfer, "a transfer moves deposits and pays nobody")
-    judge_transaction(review, Case(ledger, facts, proposal, built, why, _compute_fees(ledger, intent), intent_id))
+    budget = compute_budget(_compute_fees(ledger, intent), ledger.reserve)
+    judge_transaction(review, Case(ledger, facts, proposal, built, why, budget, intent_id))
     for item in intent.inputs[: ledger.params.max_batch_inputs]:
         _judge_input(review, ledger, facts, intent, item)
     _judge_caps(review, ledger, intent)

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
 
-from pegin.build import InvoiceBook, build_transfer, order_inputs, sort_choice
+from pegin.build import build_transfer, order_inputs, require_no_sweep, sort_choice
 from pegin.change import Outlay, find_change
-from pegin.model import BuiltTransaction, Plan, Spend, build_transaction
-from pegin.vault import build_vault_tree, find_epoch_keys, is_vault_child
-from smpc.errors import InvalidInput, NotFound
+from pegin.model import BuiltTransaction, Plan, build_transaction
+from pegin.payments import PayoutBook, list_payments, list_spends
+from pegin.vault import find_epoch_keys
+from smpc.errors import InvalidInput
 from smpc.protocol.intents import IntentChoice, IntentInput, IntentKind, Payment
-from smpc.protocol.ledger_state import BurnEntry
-from smpc.threshold.child_keys import VAULT_RANGE_START
-from smpc.types import BurnId, Sats
-
-
-class PayoutBook(InvoiceBook, Protocol):
-    """What a payout is built from beside the choice: epochs and what burns asked for, which never change."""
-
-    @property
-    def burns(self) -> Mapping[BurnId, BurnEntry]:
-        """Return every burn."""
-        ...
+from smpc.types import Sats
 
 
 def rebuild(ledger: PayoutBook, choice: IntentChoice, known: Iterable[IntentInput]) -> BuiltTransaction:
-    """Build what a choice says, transfer or payout; `known` as for the builder of its kind."""
+    """Build what a choice says, a transfer or else a payout; `known` as for the builder of its kind."""
     if choice.kind is IntentKind.TRANSFER:
         return build_transfer(ledger, choice, known)
     return build_payout(ledger, choice, known)
@@ -40,11 +29,11 @@ def build_payout(ledger: PayoutBook, choice: IntentChoice, coins: Iterable[Inten
     """
     if choice.kind is not IntentKind.PAYOUT:
         raise InvalidInput("a payout is built from a payout's choice")
+    require_no_sweep(choice)
     params = ledger.params
     items = order_inputs(params, choice, coins)
     payments = list_payments(ledger, choice.burns)
-    source = find_epoch_keys(ledger.epochs, choice.epoch)
-    spends = tuple(Spend.from_tree(item, build_vault_tree(params, source, _find_position(item))) for item in items)
+    spends = list_spends(ledger, choice.epoch, items)
     outlay = compute_outlay(ledger, choice, items, payments)
     change = find_change(params, outlay)
     if change is None:
@@ -69,25 +58,3 @@ def compute_outlay(
         most_outputs=min(ledger.params.vault_outputs, len(items)),
         fee_target=Sats(sum(ledger.burns[payment.burn].request.fee for payment in payments)),
     )
-
-
-def list_payments(ledger: PayoutBook, burns: Sequence[BurnId]) -> tuple[Payment, ...]:
-    """Return what burns are to be paid, by burn id; InvalidInput for none, too many or a repeated one."""
-    if not 1 <= len(burns) <= ledger.params.max_batch_payouts:
-        raise InvalidInput(f"a payout pays 1 to {ledger.params.max_batch_payouts} burns, got {len(burns)}")
-    if len(set(burns)) != len(burns):
-        raise InvalidInput("the same burn stands twice among the payments")
-    return tuple(_find_payment(ledger, burn) for burn in sorted(burns))
-
-
-def _find_payment(ledger: PayoutBook, burn: BurnId) -> Payment:
-    entry = ledger.burns.get(burn)
-    if entry is None:
-        raise NotFound(f"there is no burn {burn.hex()} on the ledger")
-    return Payment(burn, entry.request.payout, entry.request.script)
-
-
-def _find_position(item: IntentInput) -> int:
-    if not is_vault_child(item.child):
-        raise InvalidInput(f"{item.outpoint} is named as a deposit, not as a vault output")
-    return item.child - VAULT_RANGE_START

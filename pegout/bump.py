@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pegin.model import BuiltTransaction, compute_budget
+from pegin.versions import compute_bump_rate, compute_least_fee
 from pegout.build import rebuild
-from smpc.bitcoin.fees import compute_fee
 from smpc.errors import InvalidInput, NotFound, Refused
-from smpc.params import Params
 from smpc.protocol.facts import LedgerView
 from smpc.protocol.intents import Intent, IntentChoice, IntentInput, IntentKind
-from smpc.types import BurnId, FeeRate, IntentId, Outpoint, Sats, Vbytes
+from smpc.types import BurnId, FeeRate, IntentId, Outpoint, Sats
 
 NO_MORE: Final = FeeRate(0)
 
@@ -55,16 +54,6 @@ def build_bump(ledger: LedgerView, request: BumpRequest) -> BuiltTransaction:
             code="TOO_MANY_REPLACEMENTS",
         )
     return _find_affordable(ledger, request, kept, versions)
-
-
-def compute_bump_rate(params: Params, rate: FeeRate) -> FeeRate:
-    """Return the least rate of the next version: a quarter more, and at least 1 sat/vB more."""
-    return FeeRate(max(-(-rate * (100 + params.bump_percent) // 100), rate + params.bump_min))
-
-
-def compute_least_fee(params: Params, earlier: Sats, vbytes: Vbytes) -> Sats:
-    """Return the least fee with which nodes let a transaction of `vbytes` replace one that pays `earlier` (BIP 125)."""
-    return Sats(earlier + compute_fee(params.bump_min, vbytes))
 
 
 def _list_kept(newest: Intent, dropped: frozenset[Outpoint]) -> tuple[IntentInput, ...]:

@@ -87,6 +87,15 @@ class Network(enum.StrEnum):
     REGTEST = "regtest"
 
 
+class Finality(enum.StrEnum):
+    """When a consensus-layer block is final (design.md section 11); the genesis says it."""
+
+    DEPTH = "depth"
+    """So many blocks are on top of it; epochs do not turn."""
+    CHECKPOINTS = "checkpoints"
+    """Two checkpoints in a row carry the signatures of more than two thirds of the stake [R4]; epochs turn."""
+
+
 class Role(enum.StrEnum):
     """A group's role in its epoch (design.md section 2)."""
 

@@ -10,13 +10,16 @@ from typing import Any, Final
 from smpc.curve import is_valid_xonly
 from smpc.errors import ConfigError
 from smpc.protocol.records import Genesis, ValidatorInfo
-from smpc.types import IdentityKey, Network, Script, block_hash_from_hex
+from smpc.types import Finality, IdentityKey, Network, Script, block_hash_from_hex
 
 MAX_GENESIS_BYTES: Final = 4 * 1024 * 1024
 """Room for some ten thousand validators."""
 
 _REMEDY: Final = "get the network's genesis file unchanged"
 _KEYS: Final = frozenset({"network", "validators", "coordinators", "proposer", "btc_start", "block_millis"})
+_OPTIONAL_KEYS: Final = frozenset({"finality"})
+"""What a file may leave out: the genesis files of the first networks do not have it."""
+
 _VALIDATOR_KEYS: Final = frozenset({"identity", "endpoint", "stake", "payout_script"})
 _START_KEYS: Final = frozenset({"height", "hash"})
 
@@ -40,6 +43,8 @@ def build_genesis_file(genesis: Genesis) -> str:
         "btc_start": {"height": height, "hash": block_hash[::-1].hex()},
         "block_millis": genesis.block_millis,
     }
+    if genesis.finality is not Finality.DEPTH:
+        content["finality"] = str(genesis.finality)
     return json.dumps(content, indent=2) + "\n"
 
 
@@ -61,7 +66,7 @@ def parse_genesis(data: bytes) -> Genesis:
         content = json.loads(data, object_pairs_hook=_read_object, parse_constant=_refuse, parse_float=_refuse)
     except (ValueError, RecursionError) as error:
         raise _fault(f"it is not JSON: {error}") from error
-    table = _read_table(content, _KEYS, "the file")
+    table = _read_table(content, _KEYS, "the file", _OPTIONAL_KEYS)
     start = _read_table(table["btc_start"], _START_KEYS, "btc_start")
     return Genesis(
         network=_read_network(table["network"]),
@@ -72,6 +77,7 @@ def parse_genesis(data: bytes) -> Genesis:
         proposer=_read_key(table["proposer"], "proposer"),
         btc_start=(_read_number(start["height"], "btc_start.height", 0), _read_block_hash(start["hash"])),
         block_millis=_read_number(table["block_millis"], "block_millis", 1),
+        finality=_read_finality(table.get("finality", Finality.DEPTH)),
     )
 
 
@@ -99,6 +105,12 @@ def _read_network(value: object) -> Network:
     if not isinstance(value, str) or value not in list(Network):
         raise _fault(f"network must be one of {', '.join(Network)}")
     return Network(value)
+
+
+def _read_finality(value: object) -> Finality:
+    if not isinstance(value, str) or value not in list(Finality):
+        raise _fault(f"finality must be one of {', '.join(Finality)}")
+    return Finality(value)
 
 
 def _read_key(value: object, what: str) -> IdentityKey:
@@ -136,8 +148,10 @@ def _read_list(value: object, what: str) -> Sequence[object]:
     return value
 
 
-def _read_table(value: object, keys: frozenset[str], what: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict) or set(value) != keys:
+def _read_table(
+    value: object, keys: frozenset[str], what: str, optional: frozenset[str] = frozenset()
+) -> Mapping[str, Any]:
+    if not isinstance(value, dict) or set(value) - optional != keys:
         raise _fault(f"{what} must have exactly the keys {', '.join(sorted(keys))}")
     return value
 

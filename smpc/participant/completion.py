@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pegout.build import rebuild
 from smpc.bitcoin.interpreter import verify_input_scripts
 from smpc.bitcoin.transaction import Transaction
 from smpc.errors import Refused
+from smpc.participant.spending import rebuild
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.pod_messages import CompleteRequest
 from smpc.types import Role

@@ -30,6 +30,8 @@ class PreimageDue:
     """A sealed preimage to open and confirm."""
 
     epoch: EpochNumber
+    draw: int = 0
+    """Which draw of the epoch: another draw has another preimage."""
 
 
 Duty = HostKeyDue | PreimageDue
@@ -46,7 +48,7 @@ def find_duties(
             continue
         duties.extend(_find_host_keys_due(epoch, identity, height))
         if identity in epoch.sealed_preimages and identity not in epoch.confirmed:
-            duties.append(PreimageDue(number))
+            duties.append(PreimageDue(number, epoch.draw))
     return tuple(duties)
 
 
@@ -56,11 +58,17 @@ def _find_host_keys_due(epoch: EpochEntry, identity: IdentityKey, height: KaonHe
         if identity not in epoch.members[role] or role in epoch.groups:
             continue
         due.extend(
-            HostKeyDue(GroupId(epoch.number, role), Attempt(attempt))
-            for attempt in range(compute_open_attempts(epoch, role, height))
-            if identity not in epoch.host_keys.get((role, Attempt(attempt)), {})
+            HostKeyDue(GroupId(epoch.number, role), attempt)
+            for attempt in _list_open_attempts(epoch, role, height)
+            if identity not in epoch.host_keys.get((role, attempt), {})
         )
     return due
+
+
+def _list_open_attempts(epoch: EpochEntry, role: Role, height: KaonHeight) -> list[Attempt]:
+    # An epoch that is drawn again goes on counting, so that no host key is announced twice [R22].
+    first = epoch.first_attempt
+    return [Attempt(attempt) for attempt in range(first, first + compute_open_attempts(epoch, role, height))]
 
 
 def compute_open_attempts(epoch: EpochEntry, role: Role, height: KaonHeight) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -74,6 +75,6 @@ class DutyKeeper:
         preimage = open_sealed(entry.sealed_preimages[identity], self._secret, context)
         if hashlib.sha256(preimage).digest() != entry.preimage_hash:
             raise CheckFailed(f"the sealed preimage of epoch {duty.epoch} does not open to its hash")
-        unsigned = PreimageConfirmed(network, duty.epoch, identity, Signature(bytes(64)))
+        unsigned = PreimageConfirmed(network, duty.epoch, identity, Signature(bytes(64)), duty.draw)
         signature = sign_schnorr(self._secret, unsigned.digest, os.urandom(32))
-        return PreimageConfirmed(network, duty.epoch, identity, signature)
+        return replace(unsigned, signature=signature)

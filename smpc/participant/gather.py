@@ -18,6 +18,7 @@ from smpc.bitcoin.address import to_address
 from smpc.bitcoin.transaction import parse_transaction
 from smpc.errors import BridgeError
 from smpc.node.ports import BitcoinNode
+from smpc.participant.spending import list_asked_outpoints
 from smpc.protocol.facts import (
     BookingFacts,
     EndFacts,
@@ -85,12 +86,11 @@ class FactGatherer:
     async def gather_intent(
         self, ledger: LedgerView, session: SessionFacts, intent: Intent, conflicts: tuple[str, ...]
     ) -> Facts:
-        """Return everything a transfer or payout is judged by."""
+        """Return everything a transfer, payout or sweep is judged by; for a sweep also what it should have spent."""
         node, params = await self.gather_node(), ledger.params
         if intent.intent_id in ledger.intents:
             self._first_seen.setdefault(intent.intent_id, node.height)
-        # What names more than any batch may is refused (V12, V20): my node is not asked about all of it.
-        asked = sorted(intent.outpoints)[: params.max_batch_inputs]
+        asked = list_asked_outpoints(ledger, intent)
         inputs = await _ask_all(asked, lambda outpoint: self._find_input(ledger, outpoint))
         replaced = intent.replaces[: params.bump_max_count + 1]
         standing = [await self._gather_standing(ledger, older, node.height) for older in replaced]

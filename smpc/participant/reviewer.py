@@ -10,8 +10,6 @@ from typing import Final
 import structlog
 
 from pegin.model import BuiltTransaction
-from pegin.review import rebuild_transfer, review_transfer
-from pegout.review import rebuild_payout, review_payout
 from smpc.participant.gather import FactGatherer
 from smpc.participant.mailroom import Letter, refuse
 from smpc.participant.message_reviewer import MessageReviewer
@@ -20,8 +18,9 @@ from smpc.participant.sessions import Prepared, prepare_spend
 from smpc.participant.shares import HeldShare, ShareRing
 from smpc.participant.signing_claims import SpendClaim
 from smpc.participant.signing_log import SigningLog
-from smpc.protocol.facts import Facts, Proposal, SessionFacts
-from smpc.protocol.intents import Intent, IntentKind
+from smpc.participant.spending import rebuild_spend, review_spend
+from smpc.protocol.facts import Proposal, SessionFacts
+from smpc.protocol.intents import Intent
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import IntentStatus
 from smpc.protocol.pod_messages import (
@@ -143,15 +142,14 @@ class Reviewer:
         ledger, intent = self._view(), proposal.intent
         conflicts = await asyncio.to_thread(self._find_conflicts, intent)
         facts = await self._gatherer.gather_intent(ledger, session, intent, conflicts)
-        review = review_transfer if intent.kind is IntentKind.TRANSFER else review_payout
-        verdict = await asyncio.to_thread(review, stage, ledger, facts, proposal)
+        verdict = await asyncio.to_thread(review_spend, stage, ledger, facts, proposal)
         refusal = await self._store(session, verdict, intent.intent_id)
         if refusal is not None:
             return refusal
         held = self._ring.find(session.header.group)
         if held is None:
             return refuse("V06", "KEY_NOT_READY", "I hold no share of this group")
-        return held, _rebuild(ledger, facts, intent)
+        return held, rebuild_spend(ledger, facts, intent)
 
     def _find_conflicts(self, intent: Intent) -> tuple[str, ...]:
         claim, replaces = SpendClaim.from_intent(intent), frozenset(intent.replaces)
@@ -186,9 +184,3 @@ class Reviewer:
 def is_slot_fresh(slot: KaonHeight, height: KaonHeight) -> bool:
     """Tell whether a slot is neither ahead of my final height nor too old to open a session in."""
     return slot <= height <= slot + MAX_SLOT_AGE
-
-
-def _rebuild(ledger: Ledger, facts: Facts, intent: Intent) -> BuiltTransaction:
-    if intent.kind is IntentKind.TRANSFER:
-        return rebuild_transfer(ledger, facts, intent)
-    return rebuild_payout(ledger, intent)

@@ -3,7 +3,8 @@
 The bytes are `smpc.protocol.encoding`: what a message or record is signed over, stored as and sent as is the same, and
 `decode(cls, encode(x)) == x` while every other byte string is refused. Supported field types: int (u64), bool, bytes,
 str, StrEnum, the NewTypes of `smpc.types` (with their exact lengths), tuples, frozen dataclasses, unions of
-dataclasses (by class name) and `X | None`.
+dataclasses (by class name) and `X | None`. Fields that came later (`ADDED`) have no bytes while they hold their
+default, so that what was stored and signed before they existed stays what it was.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import enum
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar, cast
 
 from smpc import types as units
@@ -25,6 +27,9 @@ MAX_ENCODED: Final = 8 * 1024 * 1024
 
 MAX_DEPTH: Final = 12
 """Deeper nesting than any protocol type has."""
+
+ADDED: Final[Mapping[str, bool]] = types.MappingProxyType({"added": True})
+"""Metadata of a field that came later: `field(default=..., metadata=ADDED)`, the last of its class."""
 
 _LENGTHS: Final[dict[object, int]] = {
     units.Txid: 32,
@@ -48,7 +53,10 @@ def encode(value: object) -> bytes:
     """Return the canonical bytes of a frozen dataclass; ValueError for an integer outside u64."""
     if not dataclasses.is_dataclass(value):
         raise TypeError(f"only dataclasses have canonical bytes, got {type(value).__name__}")
-    hints = _hints(cast("type[Any]", type(value)))
+    cls = cast("type[Any]", type(value))
+    hints = _hints(cls)
+    if _count_added(cls):
+        hints = hints[: _count_present(cls, value)]
     return b"".join(_field(_content(getattr(value, name), hint)) for name, hint in hints)
 
 
@@ -85,6 +93,36 @@ def _hints(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
         known = tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
         _HINTS[cls] = known
     return known
+
+
+def _is_added(field: dataclasses.Field[Any]) -> bool:
+    return "added" in field.metadata
+
+
+def _has_default(field: dataclasses.Field[Any], value: object) -> bool:
+    return bool(getattr(value, field.name) == field.default)
+
+
+_COUNTS: Final[dict[type[Any], int]] = {}
+
+
+def _count_added(cls: type[Any]) -> int:
+    known = _COUNTS.get(cls)
+    if known is None:
+        fields = dataclasses.fields(cls)
+        known = sum(_is_added(field) for field in fields)
+        assert all(_is_added(field) for field in fields[len(fields) - known :]), f"{cls.__name__}: added comes last"
+        _COUNTS[cls] = known
+    return known
+
+
+def _count_present(cls: type[Any], value: object) -> int:
+    """Return how many fields have bytes: all but the last added ones that hold their defaults."""
+    fields = dataclasses.fields(cls)
+    present = len(fields)
+    while _is_added(fields[present - 1]) and _has_default(fields[present - 1], value):
+        present -= 1
+    return present
 
 
 def _base(hint: Any) -> Any:
@@ -161,13 +199,16 @@ def _decode_dataclass(cls: type[Any], data: bytes, depth: int) -> Any:
         raise InvalidInput(f"{cls.__name__}: nested too deeply")
     hints = _hints(cls)
     parts = _split(data, cls.__name__)
-    if len(parts) != len(hints):
+    if not len(hints) - _count_added(cls) <= len(parts) <= len(hints):
         raise InvalidInput(f"{cls.__name__}: {len(parts)} fields, expected {len(hints)}")
     values = {
         name: _decode_value(part, hint, depth + 1, f"{cls.__name__}.{name}")
-        for part, (name, hint) in zip(parts, hints, strict=True)
+        for part, (name, hint) in zip(parts, hints, strict=False)
     }
-    return cls(**values)
+    value = cls(**values)
+    if _count_added(cls) and _count_present(cls, value) != len(parts):
+        raise InvalidInput(f"{cls.__name__}: a default is spelt out")
+    return value
 
 
 def _decode_variant(classes: tuple[Any, ...], data: bytes, depth: int) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from smpc.protocol.codec import ADDED
 from smpc.protocol.encoding import Field, hash_fields
 from smpc.types import (
     AccountKey,
@@ -12,6 +13,7 @@ from smpc.types import (
     ChildIndex,
     EpochNumber,
     FeeRate,
+    IdentityKey,
     IntentId,
     KaonHeight,
     Network,
@@ -31,6 +33,8 @@ class IntentKind(enum.StrEnum):
     """Moves mature deposits of one epoch to the active epoch's vault."""
     PAYOUT = "payout"
     """Spends booked vault outputs of one epoch to pay burns; the change goes to the active epoch's vault."""
+    SWEEP = "sweep"
+    """Moves the vault outputs of one retiring epoch to the active epoch's vault; carries burns and commission along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,20 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True)
+class Commission:
+    """What a sweep pays one member of the retiring epoch out of the reserve."""
+
+    member: IdentityKey
+    amount: Sats
+    script: Script
+    """The member's payout script in the validator registry."""
+
+    def to_fields(self) -> Field:
+        """Return the fields to hash."""
+        return (self.member, self.amount, self.script)
+
+
+@dataclass(frozen=True, slots=True)
 class IntentChoice:
     """What a proposer chooses; everything else of an intent follows from it and the builder's own facts."""
 
@@ -73,6 +91,10 @@ class IntentChoice:
     burns: tuple[BurnId, ...]
     fee_rate: FeeRate
     replaces: tuple[IntentId, ...]
+    commissions: tuple[Commission, ...] = field(default=(), metadata=ADDED)
+    """Only in a sweep, and then exactly what the ledger says is due."""
+    op_return: Script = field(default=Script(b""), metadata=ADDED)
+    """Only in a sweep: the whole output script of its notarisation."""
 
 
 class _Hashed:
@@ -85,8 +107,9 @@ class _Hashed:
 class Intent(_Hashed):
     """A whole Bitcoin transaction to be, as recorded on the consensus layer.
 
-    The transaction's outputs are `vault_outputs` at positions 0, 1, ... and then `payments` in order; version 2,
-    locktime 0; inputs in order, each with the transfer leaf's relative lock as sequence.
+    The transaction's outputs are `vault_outputs` at positions 0, 1, ..., then `payments`, then `commissions` in order,
+    then a value of 0 to `op_return` where it is not empty; version 2, locktime 0; inputs in order, each with the
+    transfer leaf's relative lock as sequence.
     """
 
     network: Network
@@ -101,10 +124,12 @@ class Intent(_Hashed):
     fee_rate: FeeRate
     txid: Txid
     replaces: tuple[IntentId, ...]
+    commissions: tuple[Commission, ...] = field(default=(), metadata=ADDED)
+    op_return: Script = field(default=Script(b""), metadata=ADDED)
 
     @property
     def intent_id(self) -> IntentId:
-        """Return the 32-byte id: the tagged hash `KAON/intent` of every field, computed once."""
+        """Return the 32-byte id: the tagged hash `KAON/intent` of every field, computed once; a sweep has two more."""
         # 500 inputs take milliseconds, and everything about an intent is found by its id.
         known: IntentId | None = getattr(self, "_hash", None)
         if known is None:
@@ -113,6 +138,7 @@ class Intent(_Hashed):
         return known
 
     def _compute_id(self) -> IntentId:
+        is_sweep = self.kind is IntentKind.SWEEP or bool(self.commissions or self.op_return)
         return IntentId(
             hash_fields(
                 "intent",
@@ -127,6 +153,7 @@ class Intent(_Hashed):
                 self.fee_rate,
                 self.txid,
                 list(self.replaces),
+                *([[item.to_fields() for item in self.commissions], self.op_return] if is_sweep else []),
             )
         )
 
@@ -141,6 +168,8 @@ class Intent(_Hashed):
             burns=tuple(item.burn for item in self.payments),
             fee_rate=self.fee_rate,
             replaces=self.replaces,
+            commissions=self.commissions,
+            op_return=self.op_return,
         )
 
     @property

@@ -18,15 +18,32 @@ from smpc.protocol import (
     ledger_accounts,
     ledger_bookings,
     ledger_challenges,
+    ledger_checkpoints,
+    ledger_commission,
+    ledger_contents,
     ledger_epochs,
+    ledger_heartbeats,
     ledger_intents,
     ledger_invoices,
     ledger_root,
+    ledger_turns,
 )
-from smpc.protocol.intents import Booking, VaultEntry
+from smpc.protocol.attestations import CheckpointVote, Heartbeat
+from smpc.protocol.intents import Booking, Commission, VaultEntry
 from smpc.protocol.ledger_events import LedgerEvent
-from smpc.protocol.ledger_state import AccountEntry, BurnEntry, EpochEntry, IntentEntry, InvoiceEntry
+from smpc.protocol.ledger_state import (
+    AccountEntry,
+    Anchor,
+    BurnEntry,
+    Checkpoint,
+    DueEpoch,
+    EpochEntry,
+    HeartbeatEntry,
+    IntentEntry,
+    InvoiceEntry,
+)
 from smpc.protocol.ledger_tables import LedgerTables, Money
+from smpc.protocol.notarisation import Burial
 from smpc.protocol.records import (
     AccountTransfer,
     BookingRecorded,
@@ -48,6 +65,7 @@ from smpc.protocol.records import (
 )
 from smpc.types import (
     AccountKey,
+    BtcHeight,
     BurnId,
     ChildIndex,
     EpochNumber,
@@ -78,7 +96,12 @@ _RULES: Final[Mapping[type[Any], Callable[[LedgerTables, Any], None]]] = {
     BurnRequested: ledger_accounts.apply_burn_requested,
     BurnCancelled: ledger_accounts.apply_burn_cancelled,
     BurnRaised: ledger_accounts.apply_burn_raised,
+    Heartbeat: ledger_heartbeats.apply_heartbeat,
+    CheckpointVote: ledger_checkpoints.apply_checkpoint_vote,
 }
+
+_PASSING: Final = frozenset({Heartbeat, CheckpointVote})
+"""Records that come all the time and are void soon: their ids are not kept for ever."""
 
 
 class Ledger:
@@ -104,9 +127,19 @@ class Ledger:
         self.bookings: Final[Mapping[Txid, Booking]] = MappingProxyType(tables.bookings)
         self.accounts: Final[Mapping[AccountKey, AccountEntry]] = MappingProxyType(tables.accounts)
         self.records: Final[Mapping[RecordId, KaonHeight]] = MappingProxyType(tables.records)
-        """Every record ever applied, by id, with the height of its block."""
+        """Every record applied, by id, with the height of its block; heartbeats and votes for `silence_blocks` only."""
         self.own_scripts: Final[Mapping[Script, EpochNumber]] = MappingProxyType(tables.own_scripts)
         """Every invoice's and vault position's script, with its epoch: no burn pays to one of these."""
+        self.due: Final[Mapping[EpochNumber, DueEpoch]] = MappingProxyType(tables.due)
+        """Epochs the proposer announces next, each with its draw."""
+        self.heartbeats: Final[Mapping[IdentityKey, HeartbeatEntry]] = MappingProxyType(tables.heartbeats)
+        """Each validator's latest."""
+        self.checkpoints: Final[Mapping[KaonHeight, Checkpoint]] = MappingProxyType(tables.checkpoints)
+        """The newest final checkpoint and those after it."""
+        self.anchors: Final[Mapping[EpochNumber, Anchor]] = MappingProxyType(tables.anchors)
+        """The block that made each epoch active, as sweeps to that epoch notarise it."""
+        self.epoch_value: Final[Mapping[EpochNumber, int]] = MappingProxyType(tables.epoch_value)
+        """Satoshi in the booked vault outputs of each epoch that has any."""
 
     # -------------------------------------------------------------- blocks
 
@@ -122,7 +155,7 @@ class Ledger:
             self._begin(block.height)
             for record in block.records:
                 self._apply(record)
-            tables.head = replace(tables.head, block_hash=block.block_hash, time_millis=block.time_millis)
+            self._finish(block)
         except BaseException:
             tables.roll_back()
             raise
@@ -208,6 +241,50 @@ class Ledger:
         """The rate invoices and burns are priced at in the next block, sat/kvB."""
         return ledger_invoices.compute_fee_rate(self._tables)
 
+    @property
+    def median_btc_height(self) -> BtcHeight | None:
+        """The median Bitcoin height of the validators' heartbeats; None while there are none."""
+        return self._tables.head.btc_height
+
+    @property
+    def final_height(self) -> KaonHeight:
+        """The highest block that the votes in this chain make final; by depth where there are no checkpoints."""
+        if not self.genesis.has_checkpoints:
+            return KaonHeight(max(0, self.height - self.params.finality_depth))
+        return self._tables.head.final_height
+
+    @property
+    def stakes(self) -> Mapping[IdentityKey, int]:
+        """The stake of every registered validator who is not jailed."""
+        return ledger_checkpoints.list_stakes(self._tables)
+
+    def find_turn_hindrance(self) -> str:
+        """Return why the next epoch is not active yet, for people; empty when the next block makes it so."""
+        return ledger_turns.find_hindrance(self._tables)
+
+    def compute_commission(self, epoch: EpochNumber, rate: FeeRate | None = None) -> tuple[Commission, ...]:
+        """Return what an epoch's members would be promised were it to begin retiring now."""
+        return ledger_commission.compute_commission(self._tables, epoch, self.fee_rate if rate is None else rate)
+
+    def find_due_commission(self, epoch: EpochNumber, replaces: Iterable[IntentId] = ()) -> tuple[Commission, ...]:
+        """Return the commission that the next sweep of a retiring epoch carries; empty when none is due."""
+        return ledger_commission.find_due_commission(self._tables, epoch, replaces)
+
+    def find_op_return(self, epoch: EpochNumber, target: EpochNumber) -> Script | None:
+        """Return the notarisation a sweep of `epoch` to `target` carries; None while the target was never active."""
+        anchor = self.anchors.get(target)
+        return None if anchor is None else ledger_contents.compute_op_return(anchor, epoch)
+
+    def list_free_outputs(self, epoch: EpochNumber) -> tuple[VaultEntry, ...]:
+        """Return the epoch's booked vault outputs that no standing intent spends, by outpoint."""
+        held = self._tables.outpoint_holders
+        free = (entry for point, entry in self.vault.items() if entry.epoch == epoch and point not in held)
+        return tuple(sorted(free, key=lambda entry: entry.outpoint))
+
+    def find_burial(self, height: KaonHeight) -> Burial | None:
+        """Return the booked sweep that buries a consensus-layer height on Bitcoin; None while none does."""
+        return ledger_bookings.find_burial(self._tables, height)
+
     def get_account(self, key: AccountKey) -> AccountEntry:
         """Return an account's balance and next nonce; an unused one has nothing and nonce 0."""
         return self._tables.account(key)
@@ -251,7 +328,24 @@ class Ledger:
     def _begin(self, height: KaonHeight) -> None:
         tables = self._tables
         tables.head = replace(tables.head, height=height, invoices_in_block=0)
+        if self.genesis.has_checkpoints:
+            ledger_heartbeats.refresh_medians(tables)
+            self._forget_passing()
         ledger_epochs.begin_block(tables)
+
+    def _finish(self, block: KaonBlock) -> None:
+        tables = self._tables
+        tables.head = replace(tables.head, block_hash=block.block_hash, time_millis=block.time_millis)
+        ledger_checkpoints.note_checkpoint(tables, block.block_hash)
+        ledger_root.note_anchor(tables)
+
+    def _forget_passing(self) -> None:
+        tables = self._tables
+        past = KaonHeight(tables.head.height - self.params.silence_blocks)
+        if past in tables.passing:
+            for record_id in tables.passing[past]:
+                tables.drop(tables.records, record_id)
+            tables.drop(tables.passing, past)
 
     def _apply(self, record: Record) -> None:
         tables = self._tables
@@ -262,7 +356,10 @@ class Ledger:
         if record_id in tables.records:
             raise Conflict(f"record {record_id.hex()} stands in the ledger already", code="ALREADY_RECORDED")
         _RULES[type(record)](tables, record)
-        tables.put(tables.records, record_id, tables.head.height)
+        height = tables.head.height
+        tables.put(tables.records, record_id, height)
+        if type(record) in _PASSING:
+            tables.put(tables.passing, height, (*tables.passing.get(height, ()), record_id))
         tables.check_money()
 
 

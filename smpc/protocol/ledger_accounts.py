@@ -10,7 +10,7 @@ from smpc.protocol.invoices import compute_fee_out
 from smpc.protocol.ledger_destinations import is_standard_destination
 from smpc.protocol.ledger_events import BurnMoved, KbtcMoved
 from smpc.protocol.ledger_intents import holds_burn
-from smpc.protocol.ledger_invoices import compute_fee_rate
+from smpc.protocol.ledger_invoices import list_recent_rates
 from smpc.protocol.ledger_state import BurnEntry, BurnStatus
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.records import RESERVE_ACCOUNT, AccountTransfer, BurnCancelled, BurnRaised, BurnRequested
@@ -45,7 +45,7 @@ def apply_burn_requested(tables: LedgerTables, record: BurnRequested) -> None:
             rule="V41",
             code="AMOUNT",
         )
-    least = compute_fee_out(params, record.payout, compute_fee_rate(tables))
+    least = compute_fee_out(params, record.payout, min(list_recent_rates(tables)))
     if record.fee < least:
         raise Refused(
             f"the fee limit of {record.fee} sat is below the price of {least}",

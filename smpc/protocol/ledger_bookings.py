@@ -8,14 +8,30 @@ from typing import Final
 
 from smpc.curve import verify_schnorr
 from smpc.errors import Conflict, Refused
+from smpc.protocol.epoch import is_allowed
 from smpc.protocol.intents import Booking, Credit, Intent, IntentKind, VaultEntry
 from smpc.protocol.ledger_endorsements import SIGNING_ROLES
 from smpc.protocol.ledger_events import BurnMoved, DepositCredited, TransactionBooked
 from smpc.protocol.ledger_intents import end_intent, list_conflicts, require_standing
 from smpc.protocol.ledger_state import BurnStatus, IntentStatus
 from smpc.protocol.ledger_tables import LedgerTables
+from smpc.protocol.notarisation import Burial
 from smpc.protocol.records import BookingRecorded, IntentDead, IntentWithdrawn
-from smpc.types import ChildIndex, EpochNumber, IntentId, Outpoint, Role, Sats, Signature
+from smpc.types import (
+    BtcHeight,
+    ChildIndex,
+    EpochNumber,
+    IntentId,
+    KaonHeight,
+    Outpoint,
+    Purpose,
+    Role,
+    Sats,
+    Signature,
+)
+
+TIP_TOLERANCE: Final = 2
+"""Bitcoin blocks a working node may be away from the heartbeats' median (V02)."""
 
 VAULT_INDEX_START: Final = 0x10000000
 """A vault output at position i has this child index + i (section 11, child ranges)."""
@@ -30,7 +46,7 @@ def compute_booking(tables: LedgerTables, intent_id: IntentId, epoch: EpochNumbe
     is_transfer = intent.kind is IntentKind.TRANSFER
     credited = tuple(_compute_credits(tables, intent)) if is_transfer else ()
     fees = sum(item.fee_in for item in credited) + sum(tables.burns[burn.burn].fee for burn in intent.payments)
-    gain = fees - intent.fee
+    gain = fees - intent.fee - sum(item.amount for item in intent.commissions)
     return Booking(
         network=intent.network,
         epoch=epoch,
@@ -77,6 +93,8 @@ def apply_booking_recorded(tables: LedgerTables, record: BookingRecorded) -> Non
 def apply_intent_withdrawn(tables: LedgerTables, record: IntentWithdrawn) -> None:
     """Take back an intent whose own epoch's V and W say that no share was released and none will be."""
     entry = require_standing(tables, record.intent)
+    if not is_allowed(tables.epochs[entry.intent.epoch].state, Purpose.WITHDRAWAL):
+        raise Refused(f"epoch {record.epoch} signs no withdrawal any more", rule="V06", code="EPOCH_STATE")
     if record.epoch != entry.intent.epoch:
         raise Refused(f"only epoch {entry.intent.epoch} withdraws its intent", rule="V73", code="WRONG_EPOCH")
     signatures = {Role.VALIDATOR: record.validator_signature, Role.WITNESS: record.witness_signature}
@@ -154,8 +172,35 @@ def _book(tables: LedgerTables, booking: Booking) -> None:
     for created in booking.vault_created:
         tables.put_vault(created)
     tables.move_reserve(booking.reserve_gain - booking.reserve_loss)
+    _note_turns(tables, entry.intent)
     tables.put(tables.bookings, booking.txid, booking)
     tables.events.append(TransactionBooked(booking.intent, booking.txid))
+
+
+def find_burial(tables: LedgerTables, height: KaonHeight) -> Burial | None:
+    """Return the lowest notarised height from `height` on whose sweep is booked; None while there is none."""
+    found = min((notarised for notarised in tables.notarised if notarised >= height), default=None)
+    if found is None:
+        return None
+    epoch, txid = tables.notarised[found]
+    return Burial(found, tables.anchors[epoch].block_hash, txid)
+
+
+def _note_turns(tables: LedgerTables, intent: Intent) -> None:
+    """Note what a booking means for the epoch it spends from: its rest, its paid commission, its notarisation."""
+    if not tables.genesis.has_checkpoints:
+        return
+    entry, params = tables.epochs[intent.epoch], tables.params
+    if intent.kind is IntentKind.TRANSFER:
+        # Booked before it is `confirmations` deep; the median may lag this booking by the tolerance of V02.
+        until = BtcHeight((tables.head.btc_height or 0) + params.confirmations + TIP_TOLERANCE)
+        entry = replace(entry, rests_until=max(entry.rests_until or until, until))
+    if intent.commissions:
+        entry = replace(entry, is_commission_paid=True)
+    tables.put(tables.epochs, entry.number, entry)
+    anchor = tables.anchors.get(intent.target_epoch)
+    if intent.op_return and anchor is not None and anchor.height not in tables.notarised:
+        tables.put(tables.notarised, anchor.height, (intent.target_epoch, intent.txid))
 
 
 def _credit(tables: LedgerTables, booking: Booking, credit: Credit) -> None:

@@ -11,8 +11,9 @@ from smpc.curve import verify_schnorr
 from smpc.errors import Conflict, InvalidInput, Refused
 from smpc.params import Params
 from smpc.protocol.intents import Intent
+from smpc.protocol.ledger_contents import check_content
 from smpc.protocol.ledger_events import ChallengeJudged
-from smpc.protocol.ledger_intents import check_content, end_intent, require_standing
+from smpc.protocol.ledger_intents import end_intent, require_standing
 from smpc.protocol.ledger_state import IntentStatus
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.records import ChallengeRaised
@@ -59,7 +60,8 @@ def find_broken_rule(tables: LedgerTables, intent: Intent) -> str:
 
 def compute_intent_vbytes(params: Params, intent: Intent, *, vault_outputs: int) -> Vbytes:
     """Return the virtual size of an intent's signed transaction, were it to have `vault_outputs` vault outputs."""
-    scripts = [_VAULT_SCRIPT] * vault_outputs + [item.script for item in intent.payments]
+    paid = [item.script for item in intent.payments] + [item.script for item in intent.commissions]
+    scripts = [_VAULT_SCRIPT] * vault_outputs + paid + ([intent.op_return] if intent.op_return else [])
     return compute_spend_vbytes([VAULT_TRANSFER] * len(intent.inputs), scripts, Timelocks.from_params(params))
 
 

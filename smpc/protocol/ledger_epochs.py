@@ -8,10 +8,13 @@ from typing import Final
 from smpc.curve import is_valid_plain, verify_schnorr
 from smpc.errors import BridgeError, Conflict, Refused
 from smpc.protocol.election import ROLES, compute_genesis_seed, find_draw
+from smpc.protocol.epoch import HostKeyArrived, KeysRecorded, TurnCame
 from smpc.protocol.ledger_destinations import derive_vault_scripts
-from smpc.protocol.ledger_events import EpochEntered, GroupKeyed, HostKeyKnown, PreimageOpened
-from smpc.protocol.ledger_state import EpochEntry, EpochState
+from smpc.protocol.ledger_draws import count_attempts
+from smpc.protocol.ledger_events import GroupKeyed, HostKeyKnown, PreimageOpened
+from smpc.protocol.ledger_state import DrawOrigin, EpochEntry, EpochState, GroupMembers
 from smpc.protocol.ledger_tables import LedgerTables
+from smpc.protocol.ledger_turns import advance_epochs, enter_announced, move_epoch, note_successor_due
 from smpc.protocol.records import (
     EpochAnnounced,
     GroupInfo,
@@ -30,23 +33,23 @@ _KEYING: Final = frozenset({EpochState.ANNOUNCED, EpochState.KEYGEN})
 
 
 def begin_block(tables: LedgerTables) -> None:
-    """Activate the epoch that became standby in an earlier block (step 1: the standby rule is off)."""
+    """Move every epoch that is due to move; where epochs do not turn, activate the first once it is standby."""
+    if tables.genesis.has_checkpoints:
+        advance_epochs(tables)
+        return
     if tables.head.active_epoch is not None:
         return
     for number, entry in tables.epochs.items():
         if entry.state is EpochState.STANDBY:
-            _enter(tables, replace(entry, activated=tables.head.height), EpochState.ACTIVE)
+            move_epoch(tables, entry, TurnCame(tables.head.height))
             tables.head = replace(tables.head, active_epoch=number)
             return
 
 
 def apply_epoch_announced(tables: LedgerTables, record: EpochAnnounced) -> None:
     """Take the proposer's announcement when its draw is the one everybody computes."""
-    if record.epoch != 0 or tables.epochs:
-        raise Refused(f"epoch {record.epoch} is not due", remedy="epochs turn from step 2 on", code="EPOCH_NOT_DUE")
-    seed = compute_genesis_seed(tables.genesis.genesis_hash, record.epoch)
-    draw = find_draw(tables.params, tables.genesis.validators, seed)
-    if draw is None or draw.members != record.members:
+    drawn, origin = _find_draw(tables, record.epoch)
+    if not drawn or drawn != record.members:
         raise Refused("the members are not the ones the election draws", remedy="recompute the draw", code="WRONG_DRAW")
     members = dict(record.members)
     _check_sealed(record, members[Role.EMERGENCY])
@@ -62,8 +65,12 @@ def apply_epoch_announced(tables: LedgerTables, record: EpochAnnounced) -> None:
         confirmed=frozenset(),
         host_keys={},
         groups={},
+        origin=origin,
     )
-    _enter(tables, entry, EpochState.ANNOUNCED)
+    enter_announced(tables, entry)
+    if origin is not None:
+        tables.drop(tables.due, record.epoch)
+        note_successor_due(tables, record.epoch)
 
 
 def apply_host_key_announced(tables: LedgerTables, record: HostKeyAnnounced) -> None:
@@ -75,9 +82,12 @@ def apply_host_key_announced(tables: LedgerTables, record: HostKeyAnnounced) -> 
         raise Refused(f"{identity.hex()} is no member of {role} in epoch {entry.number}", code="NOT_A_MEMBER")
     if role in entry.groups:
         raise Conflict(f"the {role} group of epoch {entry.number} has its key already", code="GROUP_KEYED")
-    attempts = len(members) - entry.thresholds[role] + 1
-    if record.attempt >= attempts:
-        raise Refused(f"attempt {record.attempt} is beyond the {attempts} a ceremony has", code="TOO_MANY_ATTEMPTS")
+    attempts = count_attempts(entry, role)
+    if not entry.first_attempt <= record.attempt < entry.first_attempt + attempts:
+        raise Refused(
+            f"attempt {record.attempt} is none of the {attempts} a ceremony has, from {entry.first_attempt} on",
+            code="TOO_MANY_ATTEMPTS",
+        )
     _check_host_key(tables, record)
     known = entry.host_keys.get((role, record.attempt), {})
     if identity in known:
@@ -87,7 +97,7 @@ def apply_host_key_announced(tables: LedgerTables, record: HostKeyAnnounced) -> 
     tables.events.append(HostKeyKnown(record.group, record.attempt, identity))
     entry = replace(entry, host_keys=host_keys)
     if entry.state is EpochState.ANNOUNCED:
-        _enter(tables, entry, EpochState.KEYGEN)
+        move_epoch(tables, entry, HostKeyArrived())
     else:
         tables.put(tables.epochs, entry.number, entry)
 
@@ -97,6 +107,8 @@ def apply_preimage_confirmed(tables: LedgerTables, record: PreimageConfirmed) ->
     entry = _epoch(tables, record.epoch)
     if record.identity not in entry.members[Role.EMERGENCY]:
         raise Refused(f"{record.identity.hex()} is no emergency member of epoch {entry.number}", code="NOT_A_MEMBER")
+    if record.draw != entry.draw:
+        raise Refused(f"the preimage confirmed is of draw {record.draw}, not {entry.draw}", code="OTHER_DRAW")
     if record.identity in entry.confirmed:
         raise Conflict("this member confirmed its preimage already", code="PREIMAGE_CONFIRMED")
     if not verify_schnorr(record.identity, record.digest, record.signature):
@@ -123,6 +135,19 @@ def apply_group_key_recorded(tables: LedgerTables, record: GroupKeyRecorded) -> 
 def compute_ready_signatures_needed(size: int, threshold: int) -> int:
     """Return how many overlapping subsets of `threshold` signers it takes to use every one of `size` shares."""
     return -(-size // threshold)
+
+
+def _find_draw(tables: LedgerTables, epoch: EpochNumber) -> tuple[GroupMembers, DrawOrigin | None]:
+    """Return the draw that is due for an epoch, and where it came from; Refused when none is due."""
+    if not tables.genesis.has_checkpoints and epoch == 0 and not tables.epochs:
+        seed = compute_genesis_seed(tables.genesis.genesis_hash, epoch)
+        draw = find_draw(tables.params, tables.genesis.validators, seed)
+        return (draw.members if draw else ()), None
+    due = tables.due.get(epoch)
+    if due is None:
+        remedy = "epoch N + 2 is announced when N is active, where epochs turn"
+        raise Refused(f"epoch {epoch} is not due", remedy=remedy, code="EPOCH_NOT_DUE")
+    return due.members, due.origin
 
 
 def _check_sealed(record: EpochAnnounced, emergency: tuple[IdentityKey, ...]) -> None:
@@ -175,7 +200,7 @@ def _find_members(
     role, drawn = record.group.role, entry.members[record.group.role]
     known = entry.host_keys.get((role, record.attempt), {})
     present = tuple(identity for identity in drawn if known.get(identity) in set(host_keys))
-    least = len(drawn) if record.attempt == 0 else entry.thresholds[role]
+    least = len(drawn) if record.attempt == entry.first_attempt else entry.thresholds[role]
     if tuple(known[identity] for identity in present) != host_keys or len(present) < least:
         raise Refused(
             f"the ceremony's host keys are not those {role} announced for attempt {record.attempt}, in order",
@@ -199,16 +224,11 @@ def _check_readiness(record: GroupKeyRecorded, group: GroupInfo) -> None:
 def _settle_keys(tables: LedgerTables, entry: EpochEntry) -> None:
     is_confirmed = len(entry.confirmed) >= entry.thresholds[Role.EMERGENCY]
     if entry.state in _KEYING and is_confirmed and all(role in entry.groups for role in ROLES):
-        _enter(tables, entry, EpochState.STANDBY)
+        move_epoch(tables, entry, KeysRecorded())
         for script in derive_vault_scripts(tables.params, entry):
             tables.put(tables.own_scripts, script, entry.number)
     else:
         tables.put(tables.epochs, entry.number, entry)
-
-
-def _enter(tables: LedgerTables, entry: EpochEntry, state: EpochState) -> None:
-    tables.put(tables.epochs, entry.number, replace(entry, state=state))
-    tables.events.append(EpochEntered(entry.number, state))
 
 
 def _epoch(tables: LedgerTables, number: EpochNumber) -> EpochEntry:

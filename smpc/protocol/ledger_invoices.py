@@ -14,7 +14,7 @@ from smpc.protocol.ledger_events import InvoicesIssued
 from smpc.protocol.ledger_state import EpochEntry, InvoiceEntry
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.records import InvoicesRecorded
-from smpc.types import FeeRate
+from smpc.types import BtcHeight, FeeRate
 
 MAX_INVOICES_PER_RECORD: Final = 100
 """Outputs of one peg-in, at most."""
@@ -37,7 +37,12 @@ _LAST_BTC_HEIGHT: Final = 499_999_999
 
 def compute_fee_rate(tables: LedgerTables) -> FeeRate:
     """Return the block's fee rate: the median of the heartbeats' estimates; the default while there are none."""
-    return tables.params.fee_default
+    return tables.head.rates[-1][1] if tables.head.rates else tables.params.fee_default
+
+
+def list_recent_rates(tables: LedgerTables) -> tuple[FeeRate, ...]:
+    """Return the rates valid now or not long ago: who priced something at an older final block is not refused."""
+    return tuple(rate for _, rate in tables.head.rates) or (tables.params.fee_default,)
 
 
 def apply_invoices_recorded(tables: LedgerTables, record: InvoicesRecorded) -> None:
@@ -55,11 +60,26 @@ def apply_invoices_recorded(tables: LedgerTables, record: InvoicesRecorded) -> N
         key = (active.number, invoice.terms.index)
         tables.put(tables.invoices, key, InvoiceEntry(invoice, pegin, tables.head.height))
         tables.put(tables.own_scripts, derive_invoice_script(tables.params, active, invoice.terms), active.number)
+    _note_grace(tables, record)
     keys = tuple((active.number, invoice.terms.index) for invoice in record.invoices)
     tables.put(tables.pegins, pegin, keys)
     tables.put(tables.invoice_requests, (record.coordinator, record.request_id), pegin)
     tables.head = replace(tables.head, invoices_in_block=tables.head.invoices_in_block + len(keys))
     tables.events.append(InvoicesIssued(pegin, keys))
+
+
+def _note_grace(tables: LedgerTables, record: InvoicesRecorded) -> None:
+    """Remember how long deposits to these invoices count, so that their epoch does not retire before [R6]."""
+    head, params, active = tables.head, tables.params, tables.require_active_epoch()
+    if not tables.genesis.has_checkpoints:
+        return
+    until = active.watched_until
+    if head.btc_height is not None:
+        # A coordinator may name any expiry; one far from what the heartbeats say must not keep the epoch for ever.
+        latest = head.btc_height + params.invoice_blocks + params.confirmations
+        expires = min(latest, max(invoice.terms.expires for invoice in record.invoices))
+        until = BtcHeight(max(until or 0, expires + params.grace_blocks))
+    tables.put(tables.epochs, active.number, replace(active, last_invoice=head.height, watched_until=until))
 
 
 def _check_request(tables: LedgerTables, record: InvoicesRecorded) -> None:
@@ -104,26 +124,14 @@ def _check_invoice(tables: LedgerTables, active: EpochEntry, invoice: InvoiceReq
 
 def _check_preset(tables: LedgerTables, terms: InvoiceTerms) -> None:
     params = tables.params
-    fee_base = compute_fee_base(params.fee_in_vbytes, compute_fee_rate(tables), params.fee_margin_percent)
-    expected = (
-        params.network,
-        params.emergency_csv,
-        params.transfer_csv,
-        params.refund_csv,
-        params.commission_bp,
-        fee_base,
-    )
-    stated = (
-        terms.network,
-        terms.emergency_csv,
-        terms.transfer_csv,
-        terms.refund_csv,
-        terms.fee_bp,
-        terms.fee_base,
-    )
-    if stated != expected:
+    expected = (params.network, params.emergency_csv, params.transfer_csv, params.refund_csv, params.commission_bp)
+    stated = (terms.network, terms.emergency_csv, terms.transfer_csv, terms.refund_csv, terms.fee_bp)
+    vbytes, margin = params.fee_in_vbytes, params.fee_margin_percent
+    fee_bases = [compute_fee_base(vbytes, rate, margin) for rate in list_recent_rates(tables)]
+    if stated != expected or terms.fee_base not in fee_bases:
         raise Refused(
-            f"the terms {stated} differ from the parameters {expected} (network, locks, basis points, base fee)",
+            f"the terms {stated} and {terms.fee_base} differ from the parameters {expected} and {fee_bases[-1]}"
+            " (network, locks, basis points; base fee)",
             remedy="build the terms from the preset and the ledger's fee rate",
             rule="V31",
             code="WRONG_TERMS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from smpc.protocol.codec import encode
 from smpc.protocol.encoding import Field, hash_fields
-from smpc.protocol.ledger_state import EpochEntry, IntentEntry
+from smpc.protocol.ledger_state import Anchor, DrawOrigin, EpochEntry, IntentEntry
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.types import Outpoint
 
@@ -39,7 +39,20 @@ def compute_state_root(tables: LedgerTables) -> bytes:
         [(txid, booking.digest) for txid, booking in sorted(tables.bookings.items())],
         [(key, entry.balance, entry.nonce) for key, entry in sorted(tables.accounts.items())],
         [(key, height) for key, height in sorted(tables.records.items())],
+        *(_turn_fields(tables) if tables.genesis.has_checkpoints else ()),
     )
+
+
+def note_anchor(tables: LedgerTables) -> None:
+    """Remember block and state root when the block just applied made an epoch active: sweeps notarise these.
+
+    Anchors, and which of them are buried, stand outside the root: they say what stands in the chain anyway.
+    """
+    active, height = tables.head.active_epoch, tables.head.height
+    if not tables.genesis.has_checkpoints or active is None or tables.epochs[active].activated != height:
+        return
+    anchor = Anchor(height, tables.head.block_hash, compute_state_root(tables))
+    tables.put(tables.anchors, active, anchor)
 
 
 def _outpoint(outpoint: Outpoint) -> tuple[Field, ...]:
@@ -62,6 +75,51 @@ def _epoch_fields(entry: EpochEntry) -> Field:
             for (role, attempt), keys in sorted(entry.host_keys.items())
         ],
         [(role, encode(group)) for role, group in sorted(entry.groups.items())],
+    )
+
+
+def _turn_fields(tables: LedgerTables) -> tuple[Field, ...]:
+    """Return what only a chain with checkpoints remembers."""
+    head = tables.head
+    return (
+        [head.final_height, head.final_hash, *([] if head.btc_height is None else [head.btc_height])],
+        [(since, rate) for since, rate in head.rates],
+        [(number, _life_fields(entry)) for number, entry in sorted(tables.epochs.items())],
+        [
+            (due.number, due.since, _origin_fields(due.origin), [(role, list(keys)) for role, keys in due.members])
+            for _, due in sorted(tables.due.items())
+        ],
+        [(key, until) for key, until in sorted(tables.jailed.items())],
+        [(key, encode(entry.heartbeat), entry.recorded) for key, entry in sorted(tables.heartbeats.items())],
+        [
+            (height, item.block_hash, sorted(item.voters), int(item.is_justified))
+            for height, item in sorted(tables.checkpoints.items())
+        ],
+    )
+
+
+def _life_fields(entry: EpochEntry) -> tuple[Field, ...]:
+    return (
+        [] if entry.origin is None else [_origin_fields(entry.origin)],
+        [] if entry.ended is None else [entry.ended],
+        [] if entry.last_invoice is None else [entry.last_invoice],
+        [] if entry.watched_until is None else [entry.watched_until],
+        entry.rests_until or 0,
+        [item.to_fields() for item in entry.commissions],
+        int(entry.is_commission_paid),
+    )
+
+
+def _origin_fields(origin: DrawOrigin) -> Field:
+    return (
+        origin.draw,
+        origin.first_attempt,
+        origin.seed,
+        origin.seed_height,
+        list(origin.jailed),
+        origin.bound,
+        origin.strict_bound,
+        origin.redraws,
     )
 
 

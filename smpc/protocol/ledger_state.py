@@ -6,16 +6,19 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from smpc.protocol.intents import Intent
+from smpc.protocol.attestations import Heartbeat
+from smpc.protocol.intents import Commission, Intent
 from smpc.protocol.invoices import InvoiceRequest
 from smpc.protocol.records import BurnRequested, GroupInfo
 from smpc.types import (
     Attempt,
+    BtcHeight,
     BurnId,
     EpochNumber,
     HostKey,
     IdentityKey,
     IntentId,
+    KaonHash,
     KaonHeight,
     RecordId,
     Role,
@@ -25,7 +28,7 @@ from smpc.types import (
 
 
 class EpochState(enum.StrEnum):
-    """An epoch's state (design.md section 6). Step 1 uses the first four; the rest come with epoch turns."""
+    """An epoch's state (design.md section 6); `smpc.protocol.epoch` says what leads to which."""
 
     ANNOUNCED = "announced"
     KEYGEN = "keygen"
@@ -62,6 +65,69 @@ class BurnStatus(enum.StrEnum):
     SETTLED = "settled"
 
 
+GroupMembers = tuple[tuple[Role, tuple[IdentityKey, ...]], ...]
+"""A draw: the members of V, W and E in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawOrigin:
+    """What an epoch's draw follows from, beside the stakes and the groups of the epoch before [R11]."""
+
+    draw: int
+    """How often this epoch number was drawn before."""
+    first_attempt: Attempt
+    seed: bytes
+    """32 bytes from buried randomness."""
+    seed_height: KaonHeight
+    """The final checkpoint whose hash gave the seed; 0 for the genesis."""
+    jailed: tuple[IdentityKey, ...]
+    """Who was left out, sorted."""
+    bound: int
+    """How many members a group may share with one group of the epoch before."""
+    strict_bound: int
+    """`n - t`; a larger `bound` means that the rule was relaxed, which every surface says."""
+    redraws: int
+
+
+@dataclass(frozen=True, slots=True)
+class DueEpoch:
+    """An epoch that the next proposer announces: its draw stands fixed already."""
+
+    number: EpochNumber
+    since: KaonHeight
+    origin: DrawOrigin
+    members: GroupMembers
+    """Empty while no draw exists: too few validators with stake who are not jailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatEntry:
+    """A validator's latest heartbeat and the block it came with."""
+
+    heartbeat: Heartbeat
+    recorded: KaonHeight
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint block and who signed it."""
+
+    block_hash: KaonHash
+    voters: frozenset[IdentityKey] = frozenset()
+    is_justified: bool = False
+    """More than two thirds of the stake signed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A block as sweeps notarise it on Bitcoin: the one that made an epoch active."""
+
+    height: KaonHeight
+    block_hash: KaonHash
+    state_root: bytes
+    """32 bytes: the state after that block."""
+
+
 @dataclass(frozen=True, slots=True)
 class EpochEntry:
     """One epoch: its draw, host keys, emergency preimage and group keys."""
@@ -81,6 +147,29 @@ class EpochEntry:
     host_keys: Mapping[tuple[Role, Attempt], Mapping[IdentityKey, HostKey]]
     groups: Mapping[Role, GroupInfo]
     """Groups whose key is recorded."""
+    origin: DrawOrigin | None = None
+    """Where the draw came from, so that anyone draws it again; None in a chain whose epochs do not turn."""
+    ended: KaonHeight | None = None
+    """The block that made its successor active."""
+    last_invoice: KaonHeight | None = None
+    """The block of its last invoice; without one there is no grace."""
+    watched_until: BtcHeight | None = None
+    """The last Bitcoin height at which a deposit to one of its invoices still counts; None while not known."""
+    rests_until: BtcHeight | None = None
+    """Below this median Bitcoin height, what it did last is not `confirmations` deep."""
+    commissions: tuple[Commission, ...] = ()
+    """What its sweep pays its members; fixed when it begins to retire."""
+    is_commission_paid: bool = False
+
+    @property
+    def draw(self) -> int:
+        """Return which draw of this epoch number it is, from 0: an aborted epoch is drawn again."""
+        return self.origin.draw if self.origin else 0
+
+    @property
+    def first_attempt(self) -> Attempt:
+        """Return its ceremonies' first attempt: a later draw goes on counting, so that no host key repeats [R22]."""
+        return self.origin.first_attempt if self.origin else Attempt(0)
 
 
 @dataclass(frozen=True, slots=True)

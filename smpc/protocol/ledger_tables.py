@@ -17,18 +17,24 @@ from smpc.protocol.intents import Booking, VaultEntry
 from smpc.protocol.ledger_events import LedgerEvent
 from smpc.protocol.ledger_state import (
     AccountEntry,
+    Anchor,
     BurnEntry,
     BurnStatus,
+    Checkpoint,
+    DueEpoch,
     EpochEntry,
+    HeartbeatEntry,
     IntentEntry,
     InvoiceEntry,
 )
 from smpc.protocol.records import ChallengeRaised, Genesis
 from smpc.types import (
     AccountKey,
+    BtcHeight,
     BurnId,
     ChildIndex,
     EpochNumber,
+    FeeRate,
     HostKey,
     IdentityKey,
     IntentId,
@@ -80,6 +86,14 @@ class Head:
     active_epoch: EpochNumber | None
     invoices_in_block: int
     """Invoices the block has recorded so far (rate limit)."""
+    final_height: KaonHeight
+    """The newest checkpoint that the chain's own votes make final."""
+    final_hash: KaonHash
+    """Its hash; the genesis hash at 0."""
+    btc_height: BtcHeight | None = None
+    """The median of the heartbeats' Bitcoin heights."""
+    rates: tuple[tuple[KaonHeight, FeeRate], ...] = ()
+    """The heartbeats' median fee rate, each with its first block: the current one last, lately valid ones before."""
 
 
 class LedgerTables:
@@ -88,7 +102,8 @@ class LedgerTables:
     def __init__(self, genesis: Genesis, params: Params) -> None:
         self.genesis = genesis
         self.params = params
-        self.head = Head(KaonHeight(0), genesis.genesis_hash, 0, None, 0)
+        self.stakes = {item.identity: item.stake for item in genesis.validators if item.stake > 0}
+        self.head = Head(KaonHeight(0), genesis.genesis_hash, 0, None, 0, KaonHeight(0), genesis.genesis_hash)
         self.money = Money()
         self.epochs: dict[EpochNumber, EpochEntry] = {}
         self.used_host_keys: dict[HostKey, IdentityKey] = {}
@@ -107,6 +122,18 @@ class LedgerTables:
         self.bookings: dict[Txid, Booking] = {}
         self.accounts: dict[AccountKey, AccountEntry] = {}
         self.records: dict[RecordId, KaonHeight] = {}
+        self.passing: dict[KaonHeight, tuple[RecordId, ...]] = {}
+        self.due: dict[EpochNumber, DueEpoch] = {}
+        self.unretired: dict[EpochNumber, bool] = {}
+        self.epoch_value: dict[EpochNumber, int] = {}
+        self.payers: dict[EpochNumber, int] = {}
+        self.spenders: dict[EpochNumber, int] = {}
+        self.commissioners: dict[EpochNumber, frozenset[IntentId]] = {}
+        self.jailed: dict[IdentityKey, KaonHeight] = {}
+        self.heartbeats: dict[IdentityKey, HeartbeatEntry] = {}
+        self.checkpoints: dict[KaonHeight, Checkpoint] = {}
+        self.anchors: dict[EpochNumber, Anchor] = {}
+        self.notarised: dict[KaonHeight, tuple[EpochNumber, Txid]] = {}
         self.events: list[LedgerEvent] = []
         self._journal: list[tuple[dict[Any, Any], Any, Any]] = []
         self._marks: list[tuple[int, int, Head, Money]] = []
@@ -151,6 +178,14 @@ class LedgerTables:
         """Remove one entry of a table that holds no money."""
         self._journal.append((table, key, table.pop(key, _ABSENT)))
 
+    def add_to(self, counts: dict[EpochNumber, int], epoch: EpochNumber, change: int) -> None:
+        """Change a count kept by epoch; one that comes to nothing is forgotten."""
+        count = counts.get(epoch, 0) + change
+        if count:
+            self.put(counts, epoch, count)
+        elif epoch in counts:
+            self.drop(counts, epoch)
+
     def put_account(self, key: AccountKey, entry: AccountEntry) -> None:
         """Write an account; the supply follows."""
         change = entry.balance - self.account(key).balance
@@ -166,12 +201,14 @@ class LedgerTables:
     def put_vault(self, entry: VaultEntry) -> None:
         """Enter a new vault output; the vault total follows."""
         self.put(self.vault, entry.outpoint, entry)
+        self.add_to(self.epoch_value, entry.epoch, entry.value)
         self.money = replace(self.money, vault=self.money.vault + entry.value)
 
     def drop_vault(self, outpoint: Outpoint) -> None:
         """Strike a spent vault output; the vault total follows."""
-        value = self.vault[outpoint].value
+        epoch, value = self.vault[outpoint].epoch, self.vault[outpoint].value
         self.drop(self.vault, outpoint)
+        self.add_to(self.epoch_value, epoch, -value)
         self.money = replace(self.money, vault=self.money.vault - value)
 
     def move_reserve(self, change: int) -> None:

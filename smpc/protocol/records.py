@@ -6,10 +6,11 @@ the same content. The ledger (`smpc.protocol.ledger`) says which records are val
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from smpc.protocol.codec import encode_variant
+from smpc.protocol.attestations import CheckpointVote, Heartbeat
+from smpc.protocol.codec import ADDED, encode_variant
 from smpc.protocol.encoding import Field, hash_fields
 from smpc.protocol.intents import Booking, Endorsement, Intent
 from smpc.protocol.invoices import InvoiceRequest
@@ -18,6 +19,7 @@ from smpc.types import (
     Attempt,
     BurnId,
     EpochNumber,
+    Finality,
     GroupId,
     HostKey,
     IdentityKey,
@@ -100,11 +102,14 @@ class PreimageConfirmed:
     epoch: EpochNumber
     identity: IdentityKey
     signature: Signature
+    draw: int = field(default=0, metadata=ADDED)
+    """Which draw of the epoch: an aborted epoch is drawn again, with another preimage."""
 
     @property
     def digest(self) -> bytes:
         """Return the 32 bytes the identity key signs."""
-        return hash_fields("preimage-confirmed", self.network, self.epoch, self.identity)
+        again = [self.draw] if self.draw else []
+        return hash_fields("preimage-confirmed", self.network, self.epoch, self.identity, *again)
 
     @property
     def record_id(self) -> RecordId:
@@ -388,6 +393,8 @@ Record = (
     | BurnRequested
     | BurnCancelled
     | BurnRaised
+    | Heartbeat
+    | CheckpointVote
 )
 """Every record a block may hold. `EpochAnnounced` comes from the proposer only."""
 
@@ -422,6 +429,12 @@ class Genesis:
     """Bitcoin height and block hash (internal order) before which nothing concerns the bridge."""
     block_millis: int
     """Time between blocks, milliseconds."""
+    finality: Finality = field(default=Finality.DEPTH, metadata=ADDED)
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Tell whether checkpoints make blocks final; only then do epochs turn."""
+        return self.finality is Finality.CHECKPOINTS
 
     @property
     def genesis_hash(self) -> KaonHash:
@@ -436,6 +449,7 @@ class Genesis:
                 self.btc_start[0],
                 self.btc_start[1],
                 self.block_millis,
+                *([] if self.finality is Finality.DEPTH else [self.finality]),
             )
         )
 

@@ -1,6 +1,6 @@
 """The participant's rule catalogue as data, which rules hold for which purpose, and verdicts (participant-rules.md).
 
-Rules of sweeps, emergencies, seeding and heartbeats join the catalogue with their flows; V36 and V54 (armings) are off
+Rules of emergencies, seeding and heartbeats join the catalogue with their flows; V36 and V54 (armings) are off
 until armings exist. Gather facts first, then judge purely: every failed rule is reported, not the first one.
 """
 
@@ -60,7 +60,11 @@ _CATALOGUE: Final = (
         "every input exists, is unspent, is ours by its recomputed script, and holds the amount claimed",
     ),
     Rule("V15", ("CHANGE_SCRIPT",), "vault outputs pay the certified group of the right epoch"),
-    Rule("V16", ("OP_RETURN",), "an OP_RETURN stands only where the design has one"),
+    Rule(
+        "V16",
+        ("OP_RETURN", "WRONG_NOTARISATION"),
+        "an OP_RETURN stands in sweeps only, and notarises the block my own ledger says",
+    ),
     Rule("V17", ("DUST",), "no output is dust and no vault output is below its least value"),
     Rule(
         "V18",
@@ -95,6 +99,17 @@ _CATALOGUE: Final = (
     Rule("V41", ("PAYOUT_BOUNDS", "WINDOW_CAP"), "the payout is inside its bounds and the rolling cap"),
     Rule("V42", ("DESTINATION",), "the destination is the burn's, standard and not one of ours"),
     Rule("V43", ("AMOUNT_MISMATCH",), "what was burnt equals the payout plus its fee"),
+    Rule("V50", ("TARGET_NOT_READY",), "the sweep goes to the active epoch, whose three group keys are certified"),
+    Rule(
+        "V52",
+        ("COMMISSION", "NOT_CONSERVED"),
+        "the sweep's inputs are worth its outputs and fee, and its commission is exactly what the ledger says",
+    ),
+    Rule(
+        "V53",
+        ("OUTPUT_LEFT_OUT", "NOT_MATURE"),
+        "the sweep spends all vault outputs of the retiring epoch that are mature and free, and no others",
+    ),
     Rule(
         "V70",
         ("BOOKING_MISMATCH", "NOT_DEEP_ENOUGH", "NOT_MINED", "ALREADY_BOOKED", "INTENT_UNKNOWN"),
@@ -129,8 +144,10 @@ MATRIX: Final[Mapping[tuple[Stage, Purpose], tuple[str, ...]]] = MappingProxyTyp
     {
         (Stage.ENDORSE, Purpose.TRANSFER): _expand(f"{_ENDORSE} V30-V37"),
         (Stage.ENDORSE, Purpose.PAYOUT): _expand(f"{_ENDORSE} V40-V43"),
+        (Stage.ENDORSE, Purpose.SWEEP): _expand(f"{_ENDORSE} V40-V43 V50-V53"),
         (Stage.SIGN, Purpose.TRANSFER): _expand(f"{_SIGN} V34"),
         (Stage.SIGN, Purpose.PAYOUT): _expand(_SIGN),
+        (Stage.SIGN, Purpose.SWEEP): _expand(_SIGN),
         (Stage.SIGN, Purpose.BOOKING): _expand("V01-V06 V08 V09 V70"),
         (Stage.SIGN, Purpose.WITHDRAWAL): _expand("V01 V03 V04 V06 V08 V09 V73"),
         (Stage.SIGN, Purpose.DEAD): _expand("V01-V04 V06 V08 V09 V73"),

@@ -19,6 +19,7 @@ _ANY_SERVING: Final = frozenset({EpochState.ACTIVE, EpochState.RETIRING, EpochSt
 _PURPOSES: Final[Mapping[Purpose, frozenset[EpochState]]] = {
     Purpose.TRANSFER: _ANY_SERVING,
     Purpose.PAYOUT: frozenset({EpochState.ACTIVE, EpochState.RETIRING}),
+    Purpose.SWEEP: frozenset({EpochState.RETIRING}),
     Purpose.WITHDRAWAL: _ANY_SERVING,
     Purpose.BOOKING: frozenset({EpochState.ACTIVE, EpochState.RETIRING}),
     Purpose.DEAD: frozenset({EpochState.ACTIVE}),

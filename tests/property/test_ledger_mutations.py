@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from smpc.errors import Conflict, InvalidInput, Refused
 from smpc.protocol.codec import decode_variant, encode_variant
-from smpc.protocol.records import ChallengeRaised, Record
+from smpc.protocol.records import RESERVE_ACCOUNT, ChallengeRaised, Record
 from smpc.types import Network, Role, Signature, Txid
 from tests.support.chain import LedgerChain, deposit_outpoint
 from tests.support.groups import endorse, make_account, sign
+from tests.support.turning_chain import TurningChain
 
 Case = tuple[LedgerChain, Record]
 
@@ -111,6 +112,27 @@ def raise_limit() -> Case:
     return chain, chain.make_raise("alice", chain.burn("alice", 50_000), 5)
 
 
+def heartbeat() -> Case:
+    chain = TurningChain.started()
+    chain.skip(8)
+    return chain, chain.make_heartbeat(3, fee_rate=5_000)
+
+
+def vote() -> Case:
+    chain = TurningChain.started()
+    return chain, chain.make_vote(3, 4)
+
+
+def sweep() -> Case:
+    chain = TurningChain.started()
+    chain.fund_active("alice", 5_000_000, 1)
+    chain.add(chain.make_send("alice", RESERVE_ACCOUNT, 2_000_000))
+    chain.turn()
+    intent = chain.make_sweep(0)
+    assert intent.commissions
+    return chain, endorse(chain.keyed[intent.epoch], intent, chain.ledger.height)
+
+
 CASES: tuple[Callable[[], Case], ...] = (
     host_key,
     preimage,
@@ -125,6 +147,9 @@ CASES: tuple[Callable[[], Case], ...] = (
     burn,
     cancel,
     raise_limit,
+    heartbeat,
+    vote,
+    sweep,
 )
 
 

@@ -12,13 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pegin.model import BuiltTransaction
-from pegin.review import rebuild_transfer
-from pegout.review import rebuild_payout
 from smpc.errors import BridgeError
 from smpc.params import REGTEST
-from smpc.protocol.intents import Intent, IntentKind, Payment
+from smpc.protocol.intents import Commission, Intent, IntentKind, Payment
 from smpc.protocol.review import RULES, Stage
-from smpc.types import BurnId, FeeRate, IntentId, Outpoint, Sats, Script, Txid
+from smpc.types import BurnId, FeeRate, IdentityKey, IntentId, Outpoint, Sats, Script, Txid
 from tests.support.flow_world import FlowWorld
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,6 +29,8 @@ ADDED: Final = {
     "payments": (Payment(BurnId(b"\x01" * 32), Sats(20_000), Script(b"\x00\x14" + bytes(20))),),
     "replaces": (IntentId(b"\x01" * 32),),
     "vault_outputs": (Sats(20_000),),
+    "commissions": (Commission(IdentityKey(b"\x01" * 32), Sats(20_000), Script(b"\x00\x14" + bytes(20))),),
+    "op_return": Script(b"\x6a\x01\x01"),
 }
 """What a change puts where there was nothing."""
 
@@ -40,7 +40,7 @@ def iter_changes(value: object) -> Iterator[Any]:
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, IntentKind):
-        yield IntentKind.PAYOUT if value is IntentKind.TRANSFER else IntentKind.TRANSFER
+        yield from (kind for kind in IntentKind if kind is not value)
     elif isinstance(value, str):
         yield "mainnet"
     elif isinstance(value, int):
@@ -66,16 +66,14 @@ def iter_field_changes(record: Any) -> Iterator[Any]:  # noqa: ANN401 - any data
     """Yield the record with exactly one field changed."""
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        for changed in (ADDED[field.name],) if value == () else iter_changes(value):
+        for changed in (ADDED[field.name],) if value in {(), b""} else iter_changes(value):
             yield replace(record, **{field.name: changed})
 
 
 def is_another_honest_proposal(world: FlowWorld, intent: Intent, raw: bytes) -> bool:
     """Tell whether a change is itself what its own choice builds: a fee rate that rounds to the same fee."""
     try:
-        facts = world.facts(intent)
-        is_transfer = intent.kind is IntentKind.TRANSFER
-        built = rebuild_transfer(world.ledger, facts, intent) if is_transfer else rebuild_payout(world.ledger, intent)
+        built = world.rebuild(intent)
     except BridgeError:
         return False
     return built.intent == intent and built.transaction.to_bytes() == raw

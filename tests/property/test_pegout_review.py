@@ -5,10 +5,12 @@ from __future__ import annotations
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from pegin.holdings import list_due_burns, list_free_coins
 from pegin.model import compute_rate_limit
+from pegin.versions import compute_bump_rate, compute_least_fee
 from pegout.build import build_payout
-from pegout.bump import BumpRequest, build_bump, compute_bump_rate, compute_least_fee
-from pegout.coins import PayoutRequest, choose_payout, list_due_burns, list_free_coins
+from pegout.bump import BumpRequest, build_bump
+from pegout.coins import PayoutRequest, choose_payout
 from smpc.errors import Refused
 from smpc.params import REGTEST
 from smpc.protocol.facts import StandingFacts

@@ -15,7 +15,7 @@ import pytest
 from smpc.curve import tagged_hash
 from smpc.errors import Conflict, InvalidInput, Refused
 from smpc.params import REGTEST, Params
-from smpc.protocol.intents import Booking, Intent, IntentInput, IntentKind, Payment
+from smpc.protocol.intents import Booking, Commission, Intent, IntentInput, IntentKind, Payment
 from smpc.protocol.invoices import InvoiceRequest, InvoiceTerms, RefundOrigin, compute_fee_base, compute_fee_out
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_bookings import VAULT_INDEX_START
@@ -37,6 +37,7 @@ from smpc.types import (
     BtcHeight,
     BurnId,
     ChildIndex,
+    EpochNumber,
     FeeRate,
     IdentityKey,
     IntentId,
@@ -62,6 +63,7 @@ from tests.support.groups import (
 
 UNSIGNED: Final = Signature(bytes(64))
 ORIGIN: Final = RefundOrigin(bytes(4), (0x80000056, 0x80000001, 0x80000000, 0, 0))
+NO_SCRIPT: Final = Script(b"")
 EXPIRES: Final = BtcHeight(400)
 
 
@@ -115,7 +117,7 @@ class LedgerChain:
         params = self.ledger.params
         return InvoiceTerms(
             network=Network.REGTEST,
-            epoch=EPOCH,
+            epoch=self.epoch.number,
             index=ChildIndex(index),
             recipient=make_account(user)[1],
             refund_key=make_xonly(f"refund {user}"),
@@ -271,15 +273,20 @@ def make_intent(
     fee: int,
     outputs: int,
     replaces: tuple[IntentId, ...] = (),
+    epoch: EpochNumber = EPOCH,
+    target: EpochNumber = EPOCH,
+    commissions: tuple[Commission, ...] = (),
+    op_return: Script = NO_SCRIPT,
 ) -> Intent:
     """Return an intent whose money adds up: what payments and fee leave over is split over the vault outputs."""
     rest = sum(item.value for item in inputs) - sum(item.amount for item in payments) - fee
+    rest -= sum(item.amount for item in commissions)
     share, odd = divmod(rest, outputs) if outputs else (0, 0)
     intent = Intent(
         network=Network.REGTEST,
         kind=kind,
-        epoch=EPOCH,
-        target_epoch=EPOCH,
+        epoch=epoch,
+        target_epoch=target,
         inputs=inputs,
         payments=payments,
         vault_outputs=tuple(Sats(share + (position < odd)) for position in range(outputs)),
@@ -287,6 +294,8 @@ def make_intent(
         fee_rate=FeeRate(10_000),
         txid=Txid(bytes(32)),
         replaces=replaces,
+        commissions=commissions,
+        op_return=op_return,
     )
     return with_own_txid(intent)
 

@@ -8,12 +8,11 @@ from typing import Final
 from pegin.build import build_transfer
 from pegin.invoice import build_invoice_tree
 from pegin.model import BuiltTransaction
-from pegin.review import review_transfer
 from pegin.vault import EpochKeys
 from pegout.build import build_payout
-from pegout.review import review_payout
 from smpc.curve import compute_xonly_key, tagged_hash
 from smpc.params import REGTEST, Params
+from smpc.participant.spending import rebuild_spend, review_spend
 from smpc.protocol.facts import (
     BookingFacts,
     Facts,
@@ -196,9 +195,8 @@ class FlowWorld:
 
     def facts(self, intent: Intent, role: Role = Role.VALIDATOR, standing: tuple[StandingFacts, ...] = ()) -> Facts:
         """Gather what an honest member knows when asked about an intent."""
-        purpose = Purpose.TRANSFER if intent.kind is IntentKind.TRANSFER else Purpose.PAYOUT
         return Facts(
-            session=self.session(purpose, intent.intent_id, role),
+            session=self.session(Purpose(intent.kind), intent.intent_id, role),
             node=self.node,
             final_height=KaonHeight(self.ledger.height - self.ledger.params.finality_depth),
             inputs=dict(self.outputs),
@@ -214,8 +212,12 @@ class FlowWorld:
         signatures: tuple[Signature, ...] = (),
     ) -> Verdict:
         """Judge an intent as a member does."""
-        judge = review_transfer if intent.kind is IntentKind.TRANSFER else review_payout
-        return judge(stage, self.ledger, facts or self.facts(intent), Proposal(intent, unsigned_tx, signatures))
+        known, proposal = facts or self.facts(intent), Proposal(intent, unsigned_tx, signatures)
+        return review_spend(stage, self.ledger, known, proposal)
+
+    def rebuild(self, intent: Intent) -> BuiltTransaction:
+        """Build what an intent chose as a member does."""
+        return rebuild_spend(self.ledger, self.facts(intent), intent)
 
     def endorse(self, built: BuiltTransaction, facts: Facts | None = None) -> Verdict:
         """Judge what was built, before an endorsement."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from smpc.curve import (
@@ -98,6 +98,11 @@ class KeyedEpoch:
     groups: Mapping[Role, KeyedGroup]
 
     @property
+    def number(self) -> EpochNumber:
+        """The epoch's number."""
+        return self.announced.epoch
+
+    @property
     def records(self) -> tuple[Record, ...]:
         """Every record up to standby, in an order the ledger accepts."""
         return (self.announced, *self.host_keys, *self.confirmed, *self.keyed)
@@ -175,11 +180,23 @@ def build_keyed_epoch() -> KeyedEpoch:
     genesis = build_genesis()
     draw = find_draw(REGTEST, genesis.validators, compute_genesis_seed(genesis.genesis_hash, EPOCH))
     assert draw is not None
+    return key_epoch(genesis, EPOCH, draw.members)
+
+
+def key_epoch(
+    genesis: Genesis,
+    epoch: EpochNumber,
+    members: tuple[tuple[Role, tuple[IdentityKey, ...]], ...],
+    *,
+    draw: int = 0,
+    attempt: Attempt = ATTEMPT,
+) -> KeyedEpoch:
+    """Run the ceremonies of an epoch with these members; the same arguments give the same keys."""
     secrets = [make_secret("identity", number) for number in range(VALIDATORS)]
     identities = {IdentityKey(compute_xonly_key(secret)): secret for secret in secrets}
-    groups = {role: _build_group(role, members, identities) for role, members in draw.members}
-    preimage = tagged_hash("TEST/preimage")
-    emergency = groups[Role.EMERGENCY].info.members
+    groups = {role: _build_group(GroupId(epoch, role), attempt, keys, identities) for role, keys in members}
+    preimage = tagged_hash("TEST/preimage", *([bytes([epoch, draw])] if epoch or draw else []))
+    emergency = dict(members)[Role.EMERGENCY]
     return KeyedEpoch(
         genesis=genesis,
         identities=identities,
@@ -187,10 +204,10 @@ def build_keyed_epoch() -> KeyedEpoch:
         proposer=make_secret("proposer"),
         preimage=preimage,
         announced=EpochAnnounced(
-            EPOCH, draw.members, _sha256(preimage), tuple((key, b"sealed for " + key) for key in emergency)
+            epoch, members, _sha256(preimage), tuple((key, b"sealed for " + key) for key in emergency)
         ),
         host_keys=tuple(record for group in groups.values() for record in _announce(group)),
-        confirmed=tuple(_confirm(identities[key], key) for key in emergency),
+        confirmed=tuple(_confirm(identities[key], epoch, key, draw) for key in emergency),
         keyed=tuple(_record(group) for group in groups.values()),
         groups=groups,
     )
@@ -212,18 +229,18 @@ def run_ceremony(host_secrets: tuple[SecretKey, ...], threshold: int, salt: str)
 
 
 def _build_group(
-    role: Role, members: tuple[IdentityKey, ...], identities: Mapping[IdentityKey, SecretKey]
+    group_id: GroupId, attempt: Attempt, members: tuple[IdentityKey, ...], identities: Mapping[IdentityKey, SecretKey]
 ) -> KeyedGroup:
-    threshold = REGTEST.compute_threshold(len(members))
-    host_secrets = tuple(derive_host_secret(identities[key], Network.REGTEST, EPOCH, role, ATTEMPT) for key in members)
+    threshold, epoch, role = REGTEST.compute_threshold(len(members)), group_id.epoch, group_id.role
+    host_secrets = tuple(derive_host_secret(identities[key], Network.REGTEST, epoch, role, attempt) for key in members)
     outputs = run_ceremony(host_secrets, threshold, role)
     group = outputs[0].group
     info = GroupInfo(
-        group=GroupId(EPOCH, role),
+        group=group_id,
         members=members,
         host_keys=group.host_keys,
         threshold=threshold,
-        attempt=ATTEMPT,
+        attempt=attempt,
         group_key=group.threshold_pubkey,
         public_shares=group.public_shares,
         recovery_data=outputs[0].recovery_data,
@@ -250,23 +267,22 @@ def _announce(group: KeyedGroup) -> list[HostKeyAnnounced]:
     records = []
     for identity, secret, host_key in zip(group.info.members, group.identities, group.info.host_keys, strict=True):
         unsigned = HostKeyAnnounced(
-            Network.REGTEST, group.info.group, ATTEMPT, identity, host_key, Signature(bytes(64))
+            Network.REGTEST, group.info.group, group.info.attempt, identity, host_key, Signature(bytes(64))
         )
-        signature = sign(secret, unsigned.digest)
-        records.append(HostKeyAnnounced(Network.REGTEST, group.info.group, ATTEMPT, identity, host_key, signature))
+        records.append(replace(unsigned, signature=sign(secret, unsigned.digest)))
     return records
 
 
-def _confirm(secret: SecretKey, identity: IdentityKey) -> PreimageConfirmed:
-    unsigned = PreimageConfirmed(Network.REGTEST, EPOCH, identity, Signature(bytes(64)))
-    return PreimageConfirmed(Network.REGTEST, EPOCH, identity, sign(secret, unsigned.digest))
+def _confirm(secret: SecretKey, epoch: EpochNumber, identity: IdentityKey, draw: int) -> PreimageConfirmed:
+    unsigned = PreimageConfirmed(Network.REGTEST, epoch, identity, Signature(bytes(64)), draw)
+    return replace(unsigned, signature=sign(secret, unsigned.digest))
 
 
 def _record(group: KeyedGroup) -> GroupKeyRecorded:
     info = group.info
-    digest = compute_ready_digest(Network.REGTEST, info.group, ATTEMPT, info.recovery_data)
+    digest = compute_ready_digest(Network.REGTEST, info.group, info.attempt, info.recovery_data)
     ready = (sign(group.secret, digest), sign(group.secret, digest, variant=1))
-    return GroupKeyRecorded(Network.REGTEST, info.group, ATTEMPT, info.recovery_data, ready)
+    return GroupKeyRecorded(Network.REGTEST, info.group, info.attempt, info.recovery_data, ready)
 
 
 def _endorse_one(group: KeyedGroup, intent: Intent, role: Role, position: int, height: KaonHeight) -> Signature:

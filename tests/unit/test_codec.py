@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smpc.errors import InvalidInput
-from smpc.protocol.codec import MAX_ENCODED, decode, decode_variant, encode, encode_variant
+from smpc.protocol.codec import ADDED, MAX_ENCODED, decode, decode_variant, encode, encode_variant
 from smpc.protocol.intents import Intent
 from smpc.protocol.records import AccountTransfer, KaonBlock, Record
 from smpc.types import AccountKey, Network, Outpoint, Sats, Signature, Txid
@@ -210,3 +210,33 @@ def test_every_field_of_an_intent_is_in_its_id() -> None:
     ids = {item.intent_id for item in changes} | {intent.intent_id}
     assert len(ids) == len(changes) + 1
     assert decode(Intent, encode(intent)).intent_id == intent.intent_id
+
+
+@dataclass(frozen=True, slots=True)
+class OldPage:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewPage:
+    number: int
+    notes: tuple[int, ...] = field(default=(), metadata=ADDED)
+    colour: Colour = field(default=Colour.RED, metadata=ADDED)
+
+
+def test_a_field_that_came_later_has_no_bytes_while_it_holds_its_default() -> None:
+    assert encode(NewPage(7)) == encode(OldPage(7))
+    assert decode(NewPage, encode(OldPage(7))) == NewPage(7)
+
+
+@pytest.mark.parametrize("page", [NewPage(7, (1,)), NewPage(7, (), Colour.BLUE), NewPage(7, (1, 2), Colour.BLUE)])
+def test_a_field_that_came_later_is_read_back_when_it_says_something(page: NewPage) -> None:
+    assert decode(NewPage, encode(page)) == page
+
+
+def test_a_default_that_is_spelt_out_is_refused() -> None:
+    empty = (8).to_bytes(4, "big") + bytes(8)
+    with pytest.raises(InvalidInput, match="default"):
+        decode(NewPage, encode(OldPage(7)) + empty)
+    with pytest.raises(InvalidInput, match="expected"):
+        decode(NewPage, encode(NewPage(7, (1,), Colour.BLUE)) + empty)

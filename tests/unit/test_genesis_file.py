@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from smpc.errors import ConfigError
 from smpc.node.genesis import MAX_GENESIS_BYTES, build_genesis_file, load_genesis, parse_genesis
+from smpc.types import Finality
 from tests.support.groups import build_genesis
 
 TEXT = build_genesis_file(build_genesis())
@@ -37,6 +38,13 @@ def test_the_bitcoin_block_is_written_as_explorers_show_it() -> None:
     assert content["btc_start"] == {"height": 7, "hash": bytes(range(32))[::-1].hex()}
 
 
+def test_the_finality_is_written_only_where_checkpoints_make_blocks_final() -> None:
+    genesis = replace(build_genesis(), finality=Finality.CHECKPOINTS)
+    assert "finality" not in json.loads(TEXT)
+    assert parse_genesis(build_genesis_file(genesis).encode()) == genesis
+    assert genesis.genesis_hash != build_genesis().genesis_hash
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         load_genesis(tmp_path / "nowhere.json")
@@ -47,6 +55,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     [
         {"network": "testnet"},
         {"network": 1},
+        {"finality": "soon"},
+        {"finality": 2},
         {"validators": {}},
         {"validators": [1]},
         {"validators": [{"identity": "00"}]},

@@ -12,7 +12,7 @@ from smpc.participant.duties import (
     compute_open_attempts,
     find_duties,
 )
-from smpc.protocol.ledger_state import EpochEntry, EpochState
+from smpc.protocol.ledger_state import DrawOrigin, EpochEntry, EpochState
 from smpc.types import Attempt, EpochNumber, GroupId, HostKey, IdentityKey, KaonHeight, Role
 
 ALICE, BOB, CAROL, DAVE = (IdentityKey(bytes([i]) * 32) for i in range(1, 5))
@@ -54,6 +54,14 @@ def test_the_next_attempt_opens_at_its_height_and_not_a_block_before() -> None:
 
 def test_no_more_attempts_open_than_n_minus_t_plus_one() -> None:
     assert compute_open_attempts(EPOCH, Role.VALIDATOR, KaonHeight(10_000)) == 2
+
+
+def test_an_epoch_drawn_again_goes_on_counting_attempts_and_has_another_preimage() -> None:
+    origin = DrawOrigin(1, Attempt(2), bytes(32), KaonHeight(0), (), 1, 1, 0)
+    owed = _owed(dataclasses.replace(EPOCH, origin=origin), ALICE, 10 + CEREMONY_ATTEMPT_BLOCKS)
+    attempts = [duty.attempt for duty in owed if isinstance(duty, HostKeyDue) and duty.group.role is Role.VALIDATOR]
+    assert attempts == [2, 3]
+    assert PreimageDue(EpochNumber(0), 1) in owed
 
 
 def test_an_outsider_and_a_finished_epoch_owe_nothing() -> None:

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from pegin.deposits import find_untransferable
+from pegin.holdings import list_due_burns, list_free_coins
 from pegin.model import compute_rate_limit
+from pegin.versions import compute_bump_rate
 from pegout.build import build_payout, rebuild
-from pegout.bump import BumpRequest, build_bump, compute_bump_rate
-from pegout.coins import PayoutRequest, choose_coins, choose_payout, list_due_burns, list_free_coins
+from pegout.bump import BumpRequest, build_bump
+from pegout.coins import PayoutRequest, choose_coins, choose_payout
 from smpc.errors import InvalidInput, NotFound, Refused
 from smpc.params import REGTEST
 from smpc.protocol.facts import StandingFacts

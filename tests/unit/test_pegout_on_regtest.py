@@ -8,7 +8,8 @@ import pytest
 
 from pegin.invoice import build_invoice_tree
 from pegin.model import BuiltTransaction, compute_rate_limit
-from pegout.bump import BumpRequest, build_bump, compute_least_fee
+from pegin.versions import compute_least_fee
+from pegout.bump import BumpRequest, build_bump
 from smpc.params import REGTEST
 from smpc.protocol.facts import InputFacts, StandingFacts
 from smpc.threshold.frost import TweakContext

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pegin.model import BuiltTransaction
-from pegout.bump import compute_least_fee
+from pegin.versions import compute_least_fee
 from smpc.bitcoin.script import build_op_return, build_p2tr
 from smpc.bitcoin.transaction import Transaction, TxOut
 from smpc.params import REGTEST

@@ -7,6 +7,8 @@ import pytest
 from smpc.protocol.review import MATRIX, RULES, Finding, Review, Stage, Verdict, find_rules
 from smpc.types import Purpose
 
+_SIGNED = [Purpose.TRANSFER, Purpose.PAYOUT, Purpose.SWEEP, Purpose.BOOKING, Purpose.WITHDRAWAL]
+
 
 def test_endorsing_runs_every_rule_but_time_nonce_and_record() -> None:
     rules = find_rules(Stage.ENDORSE, Purpose.TRANSFER)
@@ -33,12 +35,12 @@ def test_armings_are_no_condition_yet() -> None:
     assert not any({"V36", "V54"} & set(rules) for rules in MATRIX.values())
 
 
-@pytest.mark.parametrize("purpose", [Purpose.TRANSFER, Purpose.PAYOUT, Purpose.BOOKING, Purpose.WITHDRAWAL])
+@pytest.mark.parametrize("purpose", _SIGNED)
 def test_no_purpose_that_is_signed_is_without_rules(purpose: Purpose) -> None:
     assert len(find_rules(Stage.SIGN, purpose)) >= 7
 
 
-@pytest.mark.parametrize("purpose", [Purpose.SWEEP, Purpose.ARMING, Purpose.REJECTION, Purpose.RECOVERY, Purpose.SEED])
+@pytest.mark.parametrize("purpose", [Purpose.ARMING, Purpose.REJECTION, Purpose.RECOVERY, Purpose.SEED])
 def test_a_purpose_without_rules_is_refused_whole(purpose: Purpose) -> None:
     verdict = Review(Stage.SIGN, purpose).to_verdict()
     assert not verdict.is_accepted

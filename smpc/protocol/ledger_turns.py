@@ -1,0 +1,145 @@
+"""How epochs move from block to block: turns, extensions, parking, retirement, draws that are due (sections 5 and 6).
+
+Only in a chain whose genesis has checkpoints. Everything here happens at the beginning of a block, from what stood on
+the ledger before it, so that every record of the block meets the same epochs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from smpc.protocol.epoch import (
+    MAX_EPOCHS_WITH_VALUE,
+    MAX_PARKED,
+    DeadlinePassed,
+    EpochEvent,
+    EpochFacts,
+    PredecessorRedrawn,
+    SuccessorActivated,
+    TurnCame,
+    find_event,
+    step,
+)
+from smpc.protocol.ledger_commission import compute_commission
+from smpc.protocol.ledger_draws import draw_again, note_due
+from smpc.protocol.ledger_events import EpochEntered
+from smpc.protocol.ledger_invoices import compute_fee_rate
+from smpc.protocol.ledger_state import EpochEntry, EpochState
+from smpc.protocol.ledger_tables import LedgerTables
+from smpc.types import BtcHeight, EpochNumber
+
+_PENDING = frozenset({EpochState.ANNOUNCED, EpochState.KEYGEN, EpochState.STANDBY})
+
+
+def advance_epochs(tables: LedgerTables) -> None:
+    """Move every epoch that is due to move in the block that begins."""
+    if not tables.epochs and not tables.due:
+        note_due(tables, EpochNumber(0))
+    for number in sorted(tables.unretired):
+        _advance(tables, tables.epochs[number])
+    if not find_hindrance(tables):
+        _turn(tables)
+    for due in tuple(tables.due.values()):
+        if not due.members and tables.head.height >= due.since + tables.params.epoch_blocks:
+            draw_again(tables, due)
+
+
+def find_hindrance(tables: LedgerTables) -> str:
+    """Return why the next epoch does not become active in this block, for people; empty when it does."""
+    active = tables.head.active_epoch
+    number = EpochNumber(0 if active is None else active + 1)
+    if active is not None:
+        over = (tables.epochs[active].activated or 0) + tables.params.epoch_blocks
+        if tables.head.height < over:
+            return f"epoch {active} lasts until block {over}"
+    for needed in (number, EpochNumber(number + 1)):
+        entry = tables.epochs.get(needed)
+        if entry is None or entry.state is not EpochState.STANDBY:
+            return f"epoch {needed} is {entry.state if entry else 'not announced'}, not standby"
+    if count_with_value(tables) >= MAX_EPOCHS_WITH_VALUE:
+        return f"{MAX_EPOCHS_WITH_VALUE} epochs hold value"
+    if count_parked(tables) >= MAX_PARKED:
+        return f"{MAX_PARKED} epochs are parked"
+    return ""
+
+
+def count_with_value(tables: LedgerTables) -> int:
+    """Return how many epochs hold value, or will once a standing intent that pays them is mined."""
+    return len(tables.epoch_value.keys() | tables.payers.keys())
+
+
+def count_parked(tables: LedgerTables) -> int:
+    """Return how many epochs are parked."""
+    return sum(tables.epochs[number].state is EpochState.PARKED for number in tables.unretired)
+
+
+def move_epoch(tables: LedgerTables, entry: EpochEntry, event: EpochEvent) -> EpochEntry:
+    """Step an epoch and write it down; Conflict when its state has no step for the event."""
+    after = step(entry, event).record
+    tables.put(tables.epochs, after.number, after)
+    if after.state in {EpochState.RETIRED, EpochState.ABORTED}:
+        tables.drop(tables.unretired, after.number)
+    tables.events.append(EpochEntered(after.number, after.state))
+    return after
+
+
+def enter_announced(tables: LedgerTables, entry: EpochEntry) -> None:
+    """Write a newly announced epoch down."""
+    tables.put(tables.epochs, entry.number, entry)
+    tables.put(tables.unretired, entry.number, True)
+    tables.events.append(EpochEntered(entry.number, entry.state))
+
+
+def note_successor_due(tables: LedgerTables, number: EpochNumber) -> None:
+    """Let epoch 1 be announced once epoch 0 is: at genesis two epochs get their keys, and the draw needs the first."""
+    active, following = tables.head.active_epoch, EpochNumber(number + 1)
+    if number == 0 and active is None:
+        note_due(tables, following, tables.epochs.get(following))
+
+
+def _advance(tables: LedgerTables, entry: EpochEntry) -> None:
+    if entry.number not in tables.unretired:
+        return
+    entry = _note_grace(tables, entry)
+    head, number = tables.head, entry.number
+    live = tables.payers.get(number, 0) + tables.spenders.get(number, 0)
+    facts = EpochFacts(head.height, head.btc_height, tables.epoch_value.get(number, 0), live)
+    event = find_event(tables.params, entry, facts)
+    if event is None:
+        return
+    after = move_epoch(tables, entry, event)
+    if isinstance(event, DeadlinePassed):
+        _draw_anew(tables, after)
+
+
+def _note_grace(tables: LedgerTables, entry: EpochEntry) -> EpochEntry:
+    # Invoices recorded while no heartbeat told Bitcoin's height count from the first one that does.
+    if entry.last_invoice is None or entry.watched_until is not None or tables.head.btc_height is None:
+        return entry
+    params = tables.params
+    until = BtcHeight(tables.head.btc_height + params.invoice_blocks + params.grace_blocks)
+    entry = replace(entry, watched_until=until)
+    tables.put(tables.epochs, entry.number, entry)
+    return entry
+
+
+def _draw_anew(tables: LedgerTables, aborted: EpochEntry) -> None:
+    """Let an aborted epoch be announced again; at genesis the next one's draw followed from it and goes too."""
+    later = tables.epochs.get(EpochNumber(aborted.number + 1))
+    if later is not None and later.state in _PENDING:
+        move_epoch(tables, later, PredecessorRedrawn())
+    elif EpochNumber(aborted.number + 1) in tables.due:
+        tables.drop(tables.due, EpochNumber(aborted.number + 1))
+    note_due(tables, aborted.number, aborted)
+
+
+def _turn(tables: LedgerTables) -> None:
+    head, active = tables.head, tables.head.active_epoch
+    number = EpochNumber(0 if active is None else active + 1)
+    if active is not None:
+        ended = move_epoch(tables, tables.epochs[active], SuccessorActivated(head.height))
+        commissions = compute_commission(tables, active, compute_fee_rate(tables))
+        tables.put(tables.epochs, active, replace(ended, commissions=commissions))
+    move_epoch(tables, tables.epochs[number], TurnCame(head.height))
+    tables.head = replace(tables.head, active_epoch=number)
+    note_due(tables, EpochNumber(number + 2))
