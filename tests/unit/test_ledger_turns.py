@@ -10,7 +10,7 @@ from smpc.params import REGTEST
 from smpc.protocol.election import compute_genesis_seed, find_draw
 from smpc.protocol.epoch import CEREMONY_EPOCHS, GENESIS_CEREMONY_EPOCHS
 from smpc.protocol.ledger import replay
-from smpc.protocol.ledger_draws import compute_seed
+from smpc.protocol.ledger_draws import compute_seed, find_draw_of
 from smpc.protocol.ledger_events import EpochEntered
 from smpc.protocol.ledger_state import EpochState
 from smpc.types import BtcHeight, EpochNumber, Role
@@ -102,6 +102,24 @@ def test_a_later_draw_follows_from_the_newest_final_checkpoint() -> None:
     again = find_draw(REGTEST, build_turning_genesis().validators, due.origin.seed, previous=chain.entry(2).members)
     assert again is not None
     assert (again.members, again.bound, again.redraws) == (due.members, due.origin.bound, due.origin.redraws)
+
+
+def test_anyone_draws_every_epoch_again() -> None:
+    chain = TurningChain.started()
+    chain.finalise()
+    chain.turn()
+    chain.turn()
+    epochs, genesis = chain.ledger.epochs, build_turning_genesis()
+    for number, entry in epochs.items():
+        assert entry.origin is not None
+        height = entry.origin.seed_height
+        block_hash = chain.blocks[height - 1].block_hash if height else genesis.genesis_hash
+        before = epochs.get(EpochNumber(number - 1))
+        draw = find_draw_of(REGTEST, genesis, entry, before, block_hash)
+        assert draw is not None
+        assert dict(draw.members) == entry.members
+        if height:
+            assert find_draw_of(REGTEST, genesis, entry, before, genesis.genesis_hash) is None
 
 
 # ------------------------------------------------------------------ the turn
