@@ -16,7 +16,7 @@ from smpc.curve import SecretKey
 from smpc.node.memory_bitcoin import MemoryBitcoin
 from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
-from smpc.params import REGTEST
+from smpc.params import REGTEST, Params
 from smpc.participant.attestor import Attestor
 from smpc.participant.duty_keeper import DutyKeeper
 from smpc.participant.gather import FactGatherer
@@ -80,11 +80,11 @@ class KeygenPod:
 class KeygenWorld:
     """The chain, one replica of it for everybody, the pods and the coordinator's voice."""
 
-    def __init__(self, directory: Path, finality: Finality = Finality.DEPTH) -> None:
+    def __init__(self, directory: Path, finality: Finality, params: Params) -> None:
         genesis = replace(build_genesis(), finality=finality)
         self.bitcoin = MemoryBitcoin()
-        self.consensus = MemoryConsensus(genesis, REGTEST, make_secret("proposer"))
-        self.replica = Replica(self.consensus, genesis, REGTEST)
+        self.consensus = MemoryConsensus(genesis, params, make_secret("proposer"))
+        self.replica = Replica(self.consensus, genesis, params)
         self._directory = directory
         self.pods: dict[IdentityKey, KeygenPod] = {}
         self.network: MemoryPods
@@ -92,9 +92,11 @@ class KeygenWorld:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, directory: Path, finality: Finality = Finality.DEPTH) -> AsyncIterator[KeygenWorld]:
+    async def open(
+        cls, directory: Path, finality: Finality = Finality.DEPTH, params: Params = REGTEST
+    ) -> AsyncIterator[KeygenWorld]:
         """Start everything; epoch 0 is announced and final."""
-        world = cls(directory, finality)
+        world = cls(directory, finality, params)
         await world.consensus.start()
         following = asyncio.create_task(world.replica.run())
         try:
