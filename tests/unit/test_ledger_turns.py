@@ -174,6 +174,7 @@ def test_bookings_are_signed_by_the_active_epoch_or_the_one_before() -> None:
     intent = chain.record(chain.make_transfer_of(0, [(1, 100_000)]))
     chain.turn()
     before = chain.ledger.compute_booking(intent, EpochNumber(0))
+    chain.add(chain.make_invoices(chain.make_terms(1), request_id=b"keeps epoch 1"))
     chain.turn()
     assert chain.refusal(chain.sign_booking(before)) == "NOT_ACTIVE"
     late = chain.sign_booking(chain.ledger.compute_booking(intent, EpochNumber(1)))
@@ -181,6 +182,25 @@ def test_bookings_are_signed_by_the_active_epoch_or_the_one_before() -> None:
     forged = replace(late, validator_signature=sign_with_group(groups[Role.VALIDATOR], late.booking.digest))
     assert chain.refusal(forged) == "BAD_SIGNATURE"
     chain.add(late)
+
+
+def test_a_retired_epochs_keys_book_nothing_even_right_after_the_turn() -> None:
+    chain = TurningChain.started()
+    chain.add(chain.make_invoices(chain.make_terms(1)))
+    chain.turn()
+    intent = chain.record(chain.make_transfer_of(0, [(1, 100_000)]))
+    chain.turn()
+    by_one = chain.sign_booking(chain.ledger.compute_booking(intent, EpochNumber(1)))
+    assert chain.state(1) is S.RETIRING
+    chain.ledger.check_record(by_one)
+    idle = TurningChain.started()
+    idle.turn()
+    idle.add(idle.make_invoices(idle.make_terms(1)))
+    later = idle.record(idle.make_transfer_of(1, [(1, 100_000)]))
+    idle.add()
+    assert idle.state(0) is S.RETIRED
+    void = idle.sign_booking(idle.ledger.compute_booking(later, EpochNumber(0)))
+    assert idle.refusal(void) == "NOT_ACTIVE"
 
 
 def test_a_retiring_epoch_pays_burns_and_a_parked_one_does_not() -> None:
