@@ -19,8 +19,8 @@ from coordinator.driver import Driver
 from coordinator.endorsement_round import EndorsementOutcome, collect_endorsements
 from coordinator.mempool.model import ClaimedEffect, FencingToken
 from coordinator.mempool.port import Outbox
-from coordinator.planner import list_items
 from coordinator.pods import Pods
+from coordinator.quarantine import list_items
 from coordinator.signing_job import SigningJob, build_booking_job, build_message_job, build_spend_job
 from coordinator.signing_outcome import RoundOutcome
 from coordinator.signing_round import run_signing_round

@@ -125,6 +125,18 @@ def plan_sweep(
     return _try_rates(ledger, draft, due)
 
 
+def is_due(ledger: SweepView, plan: SweepPlan) -> bool:
+    """Tell whether a plan should be proposed now, or wait until what is still maturing goes with it.
+
+    It goes at once when burns wait for it, and half-way to the deadline whatever is maturing.
+    """
+    if plan.built is None or plan.deadline is None:
+        return False
+    is_maturing = any(item.reason is ExclusionReason.IMMATURE for item in plan.exclusions)
+    is_pressing = ledger.height >= plan.deadline - ledger.params.silence_blocks // 2
+    return not is_maturing or bool(plan.built.intent.burns) or is_pressing
+
+
 def _sort_outputs(
     ledger: SweepView, epoch: EpochNumber, mature: frozenset[Outpoint]
 ) -> tuple[list[IntentInput], list[Exclusion]]:
