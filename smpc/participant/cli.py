@@ -20,7 +20,7 @@ from smpc.host.private_file import Passphrase, write_private_file
 from smpc.host.process import die_with_parent, harden_process
 from smpc.participant.config import PodConfig
 from smpc.participant.keystore import DEFAULT_KDF, DEVNET_KDF, create_keystore
-from smpc.types import Network
+from smpc.types import EpochNumber, Network
 
 ENV_PREFIX = "PEG_POD"
 
@@ -78,6 +78,26 @@ def status(config: Annotated[Path, typer.Option(help="The pod's config.toml.")])
     loaded = load_config(PodConfig, config, ENV_PREFIX)
     answer = asyncio.run(fetch_status(loaded))
     _print("peg-participant.status", loaded.network, answer)
+
+
+@app.command()
+def recover(
+    config: Annotated[Path, typer.Option(help="The pod's config.toml.")],
+    epoch: Annotated[list[int] | None, typer.Option(help="Only these epochs; retired ones too.")] = None,
+) -> None:
+    """Restore the shares from identity key and ledger, and show that each signs; prints one JSON object.
+
+    A pod that lost everything but its keystore needs no more than this: it restores them itself when it starts.
+
+    Example: peg-participant recover --config config.toml --epoch 7
+    """
+    from smpc.participant.recover_command import recover as recover_all
+
+    harden_process(secrets=True)
+    loaded = load_config(PodConfig, config, ENV_PREFIX)
+    configure_logging(loaded.log_level, pod=config.resolve().parent.name)
+    answer = asyncio.run(recover_all(loaded, [EpochNumber(number) for number in epoch or ()]))
+    _print("peg-participant.recover", loaded.network, answer)
 
 
 def _print(schema: str, network: Network, data: object) -> None:

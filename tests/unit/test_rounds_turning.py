@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -60,7 +61,7 @@ async def test_epochs_0_and_1_are_keyed_side_by_side_and_0_is_active_only_then(w
     seen: set[EpochNumber] = set()
     async with turning(world) as turn:
         await advance_until(world, lambda ledger: ledger.epochs[ZERO].host_keys and ONE in ledger.epochs)
-        await advance_until(world, lambda ledger: find_ceremony_work(ledger))
+        await advance_until(world, find_ceremony_work)
         seen.update(status.group.epoch for status in turn.list_status())
         await advance_until(world, lambda ledger: ledger.active_epoch == ZERO)
     assert seen == {ZERO, ONE}
@@ -74,7 +75,7 @@ async def test_two_epochs_turn_each_with_the_next_one_keyed_ahead_and_a_sleeper_
     assert state(ledger, THREE) is EpochState.STANDBY
     assert not {state(ledger, ZERO), state(ledger, ONE)} & {EpochState.ACTIVE, EpochState.STANDBY}
     activated = [ledger.epochs[number].activated or 0 for number in (ZERO, ONE, TWO)]
-    assert min(later - earlier for earlier, later in zip(activated, activated[1:], strict=False)) >= 80
+    assert min(later - earlier for earlier, later in itertools.pairwise(activated)) >= 80
     sleeper = Replica(world.consensus, ledger.genesis, REGTEST)
     following = asyncio.create_task(sleeper.run())
     await sleeper.wait_synced()
