@@ -12,10 +12,11 @@ from smpc.protocol.epoch import CEREMONY_EPOCHS, GENESIS_CEREMONY_EPOCHS
 from smpc.protocol.ledger import replay
 from smpc.protocol.ledger_draws import compute_seed, find_draw_of
 from smpc.protocol.ledger_events import EpochEntered
+from smpc.protocol.ledger_root import compute_state_root, fold_retired
 from smpc.protocol.ledger_state import EpochState
-from smpc.types import BtcHeight, EpochNumber, Role
+from smpc.types import BtcHeight, EpochNumber, KaonHeight, Role
 from tests.support.chain import LedgerChain, destination
-from tests.support.epoch_town import EpochTown
+from tests.support.epoch_town import EpochTown, make_entry
 from tests.support.groups import endorse, sign_with_group
 from tests.support.turning_chain import BTC_START, TurningChain, build_turning_genesis, run_ceremonies
 
@@ -433,6 +434,35 @@ def test_a_node_that_slept_three_epochs_comes_to_the_same_state() -> None:
     again = replay(build_turning_genesis(), REGTEST, chain.blocks)
     assert again.compute_state_root() == chain.ledger.compute_state_root()
     assert again.active_epoch == 3
+
+
+def test_a_member_of_e_confirms_nothing_of_an_epoch_that_is_over() -> None:
+    chain = TurningChain.started()
+    first = chain.keyed[EpochNumber(0)].confirmed[0]
+    chain.announce()
+    late = chain.keyed[EpochNumber(2)]
+    chain.add(*late.host_keys, *late.keyed, *late.confirmed[:3])
+    while chain.ledger.active_epoch != 2:
+        chain.turn()
+    chain.turn()
+    chain.add()
+    assert chain.state(2) is S.RETIRED
+    root = chain.ledger.compute_state_root()
+    assert chain.refusal(late.confirmed[3]) == "EPOCH_KEYED"
+    assert chain.refusal(first) == "ALREADY_RECORDED"
+    assert chain.ledger.compute_state_root() == root
+
+
+def test_what_retired_epochs_were_and_their_order_stands_in_the_state_root() -> None:
+    first, second = make_entry(0, S.RETIRED), make_entry(1, S.RETIRED)
+    histories = ((first,), (replace(first, announced=KaonHeight(1)),), (first, second), (second, first))
+    roots = set()
+    for entries in histories:
+        tables = EpochTown().tables
+        for entry in entries:
+            fold_retired(tables, entry)
+        roots.add(compute_state_root(tables))
+    assert len(roots) == len(histories)
 
 
 def test_in_a_chain_without_checkpoints_epochs_do_not_turn() -> None:
