@@ -15,6 +15,7 @@ from pegin.vault import find_epoch_keys
 from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
 from smpc.params import REGTEST
+from smpc.protocol.batch import BATCH
 from smpc.protocol.checkpoints import CHECKPOINT_BLOCKS
 from smpc.protocol.intents import IntentKind
 from smpc.protocol.invoices import InvoiceRequest
@@ -151,6 +152,16 @@ class TurningWorld(BridgeWorld):
     def list_sweeps(self) -> list[IntentEntry]:
         """Return the recorded sweeps, oldest first."""
         return [entry for entry in self.ledger.intents.values() if entry.intent.kind is IntentKind.SWEEP]
+
+    def list_payers(self, burn: BurnId) -> list[IntentEntry]:
+        """Return the recorded intents that pay a burn, oldest first."""
+        return [entry for entry in self.ledger.intents.values() if burn in entry.intent.burns]
+
+    async def close_batches(self) -> None:
+        """Let blocks of both chains pass until nothing is under way."""
+        await self.until(
+            lambda: all(BATCH.is_terminal(batch.state) for batch in self.board.batches.values()), mine_every=3
+        )
 
     def find_value(self, epoch: int) -> int:
         """Return what an epoch's booked vault outputs hold."""
