@@ -19,7 +19,7 @@ from smpc.protocol.codec import MAX_ENCODED, encode, encode_variant
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import DueEpoch
 from smpc.protocol.records import EpochAnnounced, Genesis, KaonBlock, Record
-from smpc.types import KaonHeight, RecordId, Signature
+from smpc.types import EpochNumber, KaonHeight, RecordId, Signature
 
 MAX_PENDING_RECORDS: Final = 5_000
 """Records that wait for a block, at most."""
@@ -78,6 +78,7 @@ class DevChain:
         self._store = store
         self._announcer = announcer
         self._pending: dict[RecordId, Pending] = {}
+        self._undrawn: set[tuple[EpochNumber, KaonHeight]] = set()
         self._grown = asyncio.Event()
         self._is_retired = False
         self._newest: deque[tuple[KaonHeight, bytes]] = deque(maxlen=CACHED_BLOCKS)
@@ -173,6 +174,11 @@ class DevChain:
                 log.warning("epoch.not_announced", epoch=due.number, reason=reason.message)
                 return
             log.info("epoch.announced", epoch=due.number, draw=due.origin.draw)
+        undrawn = {(due.number, due.since) for due in self._draft.due.values()}
+        for number, since in sorted(undrawn - self._undrawn):
+            # Too few validators who are not jailed, or one group would hold a third of the stake.
+            log.warning("epoch.not_drawn", epoch=number, since=since)
+        self._undrawn = undrawn
 
     def _take(self) -> dict[RecordId, Pending]:
         taken: dict[RecordId, Pending] = {}
