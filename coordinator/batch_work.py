@@ -16,8 +16,8 @@ from coordinator.attendance import Progress
 from coordinator.completion_round import deliver_signatures
 from coordinator.driver import Driver
 from coordinator.endorsement_round import collect_endorsements
-from coordinator.planner import list_items
 from coordinator.pods import Pods
+from coordinator.quarantine import list_items
 from coordinator.refusals import find_final_refusal
 from coordinator.signing_job import SigningJob, build_booking_job, build_message_job, build_spend_job
 from coordinator.signing_outcome import RoundOutcome

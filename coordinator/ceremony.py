@@ -9,11 +9,14 @@ from typing import Final
 
 from coordinator.attendance import Culprit, Declined, Lost, Seat, SignedMessage
 from coordinator.signing_outcome import RoundPolicy
+from smpc.participant.duties import KEYING, compute_open_attempts
+from smpc.protocol.epoch import compute_ceremony_deadline
 from smpc.protocol.ledger import Ledger
-from smpc.protocol.ledger_state import EpochEntry, EpochState
+from smpc.protocol.ledger_draws import count_attempts
+from smpc.protocol.ledger_state import EpochEntry
 from smpc.protocol.records import GroupKeyRecorded
 from smpc.threshold.dkg import SessionParams
-from smpc.types import Attempt, GroupId, HostKey, IdentityKey, Role
+from smpc.types import Attempt, GroupId, HostKey, IdentityKey, KaonHeight, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +100,54 @@ class CeremonyOutcome:
         return "; ".join(parts)
 
 
-_KEYING: Final = frozenset({EpochState.ANNOUNCED, EpochState.KEYGEN})
-
-
 LeftOut = Mapping[GroupId, frozenset[IdentityKey]]
 """Members who were silent or at fault in an earlier attempt of their group's ceremony."""
+
+
+@dataclass(frozen=True, slots=True)
+class CeremonyStatus:
+    """Where one group's ceremony stands, for people."""
+
+    group: GroupId
+    draw: int
+    opened: int
+    """Attempts that are open, the first included."""
+    attempts: int
+    """Attempts there are at most: `n - t + 1`."""
+    missing: tuple[IdentityKey, ...]
+    """Members whose host key for the newest open attempt is not recorded."""
+    deadline: KaonHeight
+    """The last block for its key; after it the epoch is drawn again."""
+    is_running: bool = False
+    failures: int = 0
+    """Runs of this draw that failed here."""
+    left_out: tuple[IdentityKey, ...] = ()
+    reason: str = ""
+    """How the latest run ended; empty before one did."""
+
+
+def list_ceremonies(ledger: Ledger) -> tuple[CeremonyStatus, ...]:
+    """Return every group that has no key yet, by epoch and role, as the ledger alone shows it."""
+    return tuple(
+        _describe(ledger, ledger.epochs[number], role)
+        for number in sorted(ledger.epochs)
+        if ledger.epochs[number].state in KEYING
+        for role in sorted(ledger.epochs[number].members)
+        if role not in ledger.epochs[number].groups
+    )
+
+
+def _describe(ledger: Ledger, epoch: EpochEntry, role: Role) -> CeremonyStatus:
+    opened = compute_open_attempts(epoch, role, ledger.height)
+    known = epoch.host_keys.get((role, Attempt(epoch.first_attempt + opened - 1)), {})
+    return CeremonyStatus(
+        group=GroupId(epoch.number, role),
+        draw=epoch.draw,
+        opened=opened,
+        attempts=count_attempts(epoch, role),
+        missing=tuple(member for member in epoch.members[role] if member not in known),
+        deadline=compute_ceremony_deadline(ledger.params, epoch),
+    )
 
 
 def find_ceremony_work(ledger: Ledger, left_out: LeftOut = MappingProxyType({})) -> tuple[CeremonyTask, ...]:
@@ -119,7 +165,7 @@ def find_ceremony_work(ledger: Ledger, left_out: LeftOut = MappingProxyType({}))
 
 
 def _find_attempts(epoch: EpochEntry, role: Role, silent: frozenset[IdentityKey]) -> list[CeremonyTask]:
-    if epoch.state not in _KEYING or role in epoch.groups:
+    if epoch.state not in KEYING or role in epoch.groups:
         return []
     group, threshold = GroupId(epoch.number, role), epoch.thresholds[role]
     found: list[CeremonyTask] = []

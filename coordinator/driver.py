@@ -21,7 +21,8 @@ from coordinator.deposit_watch import DepositWatch
 from coordinator.invariants import find_violations
 from coordinator.mempool.faults import StaleLease
 from coordinator.observer import Observer
-from coordinator.planner import Planner, Quarantine, list_items
+from coordinator.planner import Planner
+from coordinator.quarantine import Quarantine, list_items
 from coordinator.resending import list_lost_transactions
 from pegin import events as deposit_events
 from pegin import steps as deposit_steps

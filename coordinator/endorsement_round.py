@@ -21,6 +21,7 @@ from coordinator.attendance import (
 from coordinator.pods import Pods, Question, Slot
 from pegin.model import BuiltTransaction
 from smpc.curve import verify_schnorr
+from smpc.protocol.checkpoints import CHECKPOINT_BLOCKS
 from smpc.protocol.intents import Endorsement, Intent, compute_endorsement_digest
 from smpc.protocol.pod_messages import EndorseReply, EndorseRequest
 from smpc.protocol.records import GroupInfo, IntentRecorded
@@ -136,8 +137,10 @@ class _Collection:
     def _is_sound(self, seat: Seat, endorsement: Endorsement) -> bool:
         """Tell whether the ledger will accept it: one bad or misdated endorsement refuses the whole record."""
         intent, ledger = self._built.intent, self._pods.ledger
-        # What is final here may be a block behind what is final there; the record's block comes after both.
-        newest = KaonHeight(ledger.height + ledger.params.finality_depth)
+        # What is final here may be a block, or a few checkpoints, behind what is final there; the record's
+        # block comes after both.
+        lead = 2 * CHECKPOINT_BLOCKS if ledger.genesis.has_checkpoints else ledger.params.finality_depth
+        newest = KaonHeight(ledger.height + lead)
         if (endorsement.role, endorsement.position) != (seat.group.role, seat.position):
             return False
         if not self._slot.height <= endorsement.kaon_height <= newest:

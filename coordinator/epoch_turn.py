@@ -1,5 +1,6 @@
 """Brings every announced epoch to its keys: finds the ceremonies the ledger asks for, runs them, submits the records.
 
+Several epochs are keyed ahead of time; every group's ceremony runs by itself, so that none waits for another's members.
 Everything that must survive is on the consensus layer or with the members, so killing it at any point costs at most
 one ceremony: what it keeps in memory only spares work.
 """
@@ -8,24 +9,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from coordinator.attendance import Watcher, ignore_progress
-from coordinator.ceremony import DEFAULT_POLICY, CeremonyOutcome, CeremonyPolicy, CeremonyTask, find_ceremony_work
+from coordinator.ceremony import (
+    DEFAULT_POLICY,
+    CeremonyOutcome,
+    CeremonyPolicy,
+    CeremonyStatus,
+    CeremonyTask,
+    find_ceremony_work,
+    list_ceremonies,
+)
 from coordinator.dkg_round import run_ceremony
 from coordinator.pods import Pods
 from smpc.errors import BridgeError, TimedOut, Unavailable
 from smpc.node.consensus import ConsensusNode
+from smpc.participant.duties import KEYING
 from smpc.participant.servicers import LedgerSource
+from smpc.protocol.ledger import Ledger
 from smpc.protocol.records import GroupKeyRecorded
-from smpc.types import Attempt, GroupId, IdentityKey, KaonHeight
+from smpc.types import Attempt, EpochNumber, GroupId, IdentityKey, KaonHeight
 
 log = structlog.get_logger()
 
 RESUBMIT_AFTER: Final = 10
 """Final blocks after which a record that the ledger still does not show is submitted again."""
+
+KEPT_EPOCHS: Final = 8
+"""Outcomes of so many newest epochs are kept to show."""
 
 MAX_PAUSE: Final = 16
 """Final blocks between two runs of a ceremony that keeps failing; the first pause is one block."""
@@ -42,7 +57,7 @@ def choose_attempts(work: Sequence[CeremonyTask], failures: Failures) -> tuple[C
 
 
 class EpochTurn:
-    """The coordinator's part in key ceremonies. V, W and E run side by side."""
+    """The coordinator's part in key ceremonies. All groups of all epochs without keys run side by side."""
 
     def __init__(
         self,
@@ -63,32 +78,76 @@ class EpochTurn:
         self._records: dict[GroupId, GroupKeyRecorded] = {}
         self._submitted: dict[GroupId, KaonHeight] = {}
         self._left_out: dict[GroupId, frozenset[IdentityKey]] = {}
+        self._draws: dict[EpochNumber, int] = {}
+        self._running: set[GroupId] = set()
         self.outcomes: dict[GroupId, CeremonyOutcome] = {}
         """The latest outcome of every group's ceremony, for status and reports."""
 
     async def run_forever(self) -> None:
-        """Do what is due after every final block, until cancelled."""
-        while True:
-            height = self._replica.ledger.height
-            await self.step()
-            await self._wait_above(height)
+        """Begin what is due after every final block, until cancelled; a slow ceremony holds up no other group's."""
+        async with asyncio.TaskGroup() as ceremonies:
+            while True:
+                height = self._replica.ledger.height
+                for task in self._find_due():
+                    ceremonies.create_task(self._turn(task))
+                await self._wait_above(height)
 
     async def step(self) -> tuple[CeremonyOutcome, ...]:
         """Run every ceremony that is due now, side by side, and submit what they yield; the outcomes."""
+        async with asyncio.TaskGroup() as ceremonies:
+            running = [ceremonies.create_task(self._turn(task)) for task in self._find_due()]
+        return tuple(outcome for each in running if (outcome := each.result()) is not None)
+
+    def list_status(self) -> tuple[CeremonyStatus, ...]:
+        """Return where every group without a key stands: deadline, failures and the reason of the latest."""
+        return tuple(self._complete(status) for status in list_ceremonies(self._replica.ledger))
+
+    def _complete(self, status: CeremonyStatus) -> CeremonyStatus:
+        group, outcome = status.group, self.outcomes.get(status.group)
+        first = self._replica.ledger.epochs[group.epoch].first_attempt
+        return replace(
+            status,
+            is_running=group in self._running,
+            failures=sum(n for (of, attempt), n in self._failures.items() if of == group and attempt >= first),
+            left_out=tuple(sorted(self._left_out.get(group, ()))),
+            reason=outcome.describe() if outcome is not None and outcome.task.attempt >= first else "",
+        )
+
+    def _find_due(self) -> list[CeremonyTask]:
+        """Return the attempts to run now, one per group, and take them as running."""
         ledger = self._replica.ledger
+        self._forget_old(ledger)
         due = [
             task
             for task in choose_attempts(find_ceremony_work(ledger, self._left_out), self._failures)
-            if ledger.height >= self._rests_until.get(task.group, 0)
+            if ledger.height >= self._rests_until.get(task.group, 0) and task.group not in self._running
         ]
-        async with asyncio.TaskGroup() as ceremonies:
-            running = [ceremonies.create_task(self._turn(task)) for task in due]
-        return tuple(outcome for each in running if (outcome := each.result()) is not None)
+        self._running.update(task.group for task in due)
+        return due
+
+    def _forget_old(self, ledger: Ledger) -> None:
+        """Forget what belongs to an epoch whose ceremonies are over, or to a draw that was drawn again."""
+        keying = {number: entry.draw for number, entry in ledger.epochs.items() if entry.state in KEYING}
+        gone = {number for number, draw in self._draws.items() if keying.get(number) != draw}
+        for memory in (self._rests_until, self._records, self._submitted, self._left_out):
+            for group in [group for group in memory if group.epoch in gone]:
+                del memory[group]
+        for attempt in [attempt for attempt in self._failures if attempt[0].epoch in gone]:
+            del self._failures[attempt]
+        self._draws = keying
+        for group in [group for group in self.outcomes if group.epoch + KEPT_EPOCHS < max(ledger.epochs, default=0)]:
+            del self.outcomes[group]
 
     async def _wait_above(self, height: KaonHeight) -> None:
         await self._replica.wait_for(lambda ledger: ledger.height > height)
 
     async def _turn(self, task: CeremonyTask) -> CeremonyOutcome | None:
+        try:
+            return await self._key(task)
+        finally:
+            self._running.discard(task.group)
+
+    async def _key(self, task: CeremonyTask) -> CeremonyOutcome | None:
         """Submit the record that is there already, or run the ceremony for one."""
         if task.group in self._records:
             await self._submit(task.group)

@@ -8,11 +8,11 @@ from typing import Final
 
 import structlog
 
-from coordinator.planner import PEGIN_FLOW, PEGOUT_FLOW
+from coordinator.planner import PEGIN_FLOW, PEGOUT_FLOW, SWEEP_FLOW
 from smpc.errors import ConfigError, InvalidInput, Refused
 from smpc.host.private_file import read_private_file, replace_private_file
 
-FLOWS: Final = frozenset({PEGIN_FLOW, PEGOUT_FLOW})
+FLOWS: Final = frozenset({PEGIN_FLOW, PEGOUT_FLOW, SWEEP_FLOW})
 FILE_NAME: Final = "paused.json"
 
 log = structlog.get_logger()

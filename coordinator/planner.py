@@ -7,13 +7,15 @@ and ever later, so that one bad deposit or burn never holds up the others (case 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from dataclasses import replace
+from typing import Final
 
 import structlog
 
 from coordinator.board import Board
 from coordinator.chain_look import ChainLook, ask_all
+from coordinator.quarantine import Quarantine
+from coordinator.sweep_planner import SweepPlanner
 from pegin.deposits import select_deposits
 from pegin.holdings import list_due_burns, list_free_coins
 from pegin.lifecycle import Deposit, DepositState
@@ -28,18 +30,14 @@ from smpc.protocol.facts import InputFacts
 from smpc.protocol.intents import IntentChoice, IntentInput, IntentKind
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import EpochState, IntentStatus
-from smpc.types import BurnId, EpochNumber, FeeRate, IntentId, KaonHeight, Outpoint, Txid
+from smpc.types import BurnId, EpochNumber, FeeRate, IntentId, Outpoint, Txid
 
 log = structlog.get_logger()
 
 PEGIN_FLOW: Final = "pegin"
 PEGOUT_FLOW: Final = "pegout"
+SWEEP_FLOW: Final = "sweep"
 """Names of the flows an operator pauses."""
-
-HOLD_BLOCKS: Final = 8
-"""Final consensus-layer blocks a refused item waits; doubled each time it is refused alone."""
-
-MAX_HOLD_DOUBLINGS: Final = 8
 
 RATE_STEP: Final = 20
 """Sat/kvB by which an intent differs from the same one that ended; a few satoshi of fee."""
@@ -47,69 +45,6 @@ RATE_STEP: Final = 20
 MAX_RATE_STEPS: Final = 16
 
 _PAYING_STATES: Final = frozenset({EpochState.ACTIVE, EpochState.RETIRING})
-
-Item = Outpoint | BurnId
-
-ItemT = TypeVar("ItemT", Outpoint, BurnId)
-
-
-@dataclass(frozen=True, slots=True)
-class _Hold:
-    """Why an item waits or stands apart: with which others it is suspected, and until which height it is held."""
-
-    suspicion: int
-    refusals: int
-    until: KaonHeight
-
-
-class Quarantine:
-    """Halves what was refused together until the culprit stands alone; that one waits ever longer (case B24).
-
-    A batch of 500 with one bad item costs some 18 more proposals, and the good halves go on at once. In memory: a
-    restart only tries again.
-    """
-
-    def __init__(self) -> None:
-        self._holds: dict[Item, _Hold] = {}
-        self._suspicions = 0
-
-    def note_refusal(self, items: Collection[Item], height: KaonHeight) -> None:
-        """Remember that a proposal of these items was refused."""
-        ordered = sorted(items)
-        if len(ordered) == 1:
-            self._hold_alone(ordered[0], height)
-            return
-        middle = (len(ordered) + 1) // 2
-        for half in (ordered[:middle], ordered[middle:]):
-            self._suspicions += 1
-            for item in half:
-                known = self._holds.get(item)
-                self._holds[item] = _Hold(self._suspicions, known.refusals if known else 0, height)
-
-    def forgive(self, items: Iterable[Item]) -> None:
-        """Forget items whose proposal was endorsed."""
-        for item in items:
-            self._holds.pop(item, None)
-
-    def is_held(self, item: Item, height: KaonHeight) -> bool:
-        """Tell whether an item must wait."""
-        hold = self._holds.get(item)
-        return hold is not None and height < hold.until
-
-    def split(self, items: Iterable[ItemT]) -> list[list[ItemT]]:
-        """Return items that may be proposed together, in their order: all that nobody refused, and each suspicion."""
-        groups: dict[int, list[ItemT]] = {}
-        for item in items:
-            hold = self._holds.get(item)
-            groups.setdefault(0 if hold is None else hold.suspicion, []).append(item)
-        return [groups[suspicion] for suspicion in sorted(groups)]
-
-    def _hold_alone(self, item: Item, height: KaonHeight) -> None:
-        known = self._holds.get(item)
-        refusals = known.refusals if known else 0
-        wait = HOLD_BLOCKS << min(refusals, MAX_HOLD_DOUBLINGS)
-        self._suspicions += 1
-        self._holds[item] = _Hold(self._suspicions, refusals + 1, KaonHeight(height + wait))
 
 
 class Planner:
@@ -120,6 +55,7 @@ class Planner:
         self._board = board
         self._quarantine = quarantine
         self._paused = paused
+        self._sweeps = SweepPlanner(ledger, board, quarantine)
 
     async def plan(self, look: ChainLook, estimate: FeeRate | None) -> tuple[BuiltTransaction, ...]:
         """Return the transactions to propose now, none of which meets another or a batch under way."""
@@ -130,8 +66,10 @@ class Planner:
         found: list[BuiltTransaction] = []
         if PEGIN_FLOW not in self._paused:
             found += await self._plan_transfers(look, target, rate)
+        if SWEEP_FLOW not in self._paused:
+            found += await self._sweeps.plan(look, rate, carries_burns=PEGOUT_FLOW not in self._paused)
         if PEGOUT_FLOW not in self._paused:
-            found += await self._plan_payouts(look, target, rate)
+            found += await self._plan_payouts(look, target, rate, found)
         return tuple(found)
 
     async def plan_bump(self, look: ChainLook, intent: IntentId, estimate: FeeRate | None) -> BuiltTransaction | None:
@@ -139,9 +77,11 @@ class Planner:
         entry = self._ledger.intents.get(intent)
         if entry is None or entry.status is not IntentStatus.LIVE or self._has_successor(intent):
             return None
-        spare = await self._list_coins(look, entry.intent.epoch)
         limit = compute_rate_limit(self._ledger.params, estimate)
         try:
+            if entry.intent.kind is IntentKind.SWEEP:
+                return await self._sweeps.plan_bump(look, entry.intent, limit)
+            spare = await self._list_coins(look, entry.intent.epoch)
             for number in range(MAX_RATE_STEPS):
                 request = BumpRequest(intent, limit, spare, more_rate=FeeRate(number * RATE_STEP))
                 built = build_bump(self._ledger, request)
@@ -188,11 +128,15 @@ class Planner:
 
     # -------------------------------------------------------------- payouts
 
-    async def _plan_payouts(self, look: ChainLook, target: EpochNumber, rate: FeeRate) -> list[BuiltTransaction]:
+    async def _plan_payouts(
+        self, look: ChainLook, target: EpochNumber, rate: FeeRate, planned: Iterable[BuiltTransaction]
+    ) -> list[BuiltTransaction]:
+        """Plan payouts of what the sweeps `planned` at the same time leave."""
         found: list[BuiltTransaction] = []
-        taken: set[BurnId] = set()
+        swept = {point for built in planned for point in built.intent.outpoints}
+        taken: set[BurnId] = {burn for built in planned for burn in built.intent.burns}
         for epoch in self._list_paying_epochs():
-            coins = await self._list_coins(look, epoch)
+            coins = tuple(coin for coin in await self._list_coins(look, epoch) if coin.outpoint not in swept)
             waiting = [burn for burn in self._list_due_burns() if burn not in taken]
             request = PayoutRequest(epoch, target, rate, self._ledger.height)
             for group in self._quarantine.split(waiting):
@@ -250,12 +194,6 @@ class Planner:
 
     def _has_successor(self, intent: IntentId) -> bool:
         return any(intent in batch.intent.replaces for batch in self._list_proposed())
-
-
-def list_items(batch: Batch) -> tuple[Item, ...]:
-    """Return what a refusal of this batch is about: its burns, or its deposits."""
-    intent = batch.intent
-    return tuple(sorted(intent.burns)) if intent.kind is IntentKind.PAYOUT else tuple(sorted(intent.outpoints))
 
 
 def _to_input(deposit: Deposit) -> IntentInput:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pegin.build import order_inputs, sort_choice
 from pegin.change import find_change
@@ -12,7 +13,7 @@ from pegin.vault import find_epoch_keys
 from smpc.errors import InvalidInput
 from smpc.protocol.intents import IntentChoice, IntentInput, IntentKind
 from smpc.protocol.notarisation import find_notarisation
-from sweep.model import compute_sweep_outlay
+from sweep.model import SweepView, compute_sweep_outlay
 
 
 def build_sweep(ledger: PayoutBook, choice: IntentChoice, coins: Iterable[IntentInput]) -> BuiltTransaction:
@@ -43,3 +44,25 @@ def build_sweep(ledger: PayoutBook, choice: IntentChoice, coins: Iterable[Intent
         )
     plan = Plan(sort_choice(choice), spends, payments, change.values, change.fee)
     return build_transaction(params, plan, find_epoch_keys(ledger.epochs, choice.target_epoch))
+
+
+def build_due(ledger: SweepView, choice: IntentChoice, coins: Sequence[IntentInput]) -> BuiltTransaction:
+    """Build a sweep with the commission that is due, or with none where the value has no room for it (V52).
+
+    The choice's own commission counts for nothing. Always leaves a vault output. InvalidInput and NotFound as
+    `build_sweep`.
+    """
+    due = ledger.find_due_commission(choice.epoch, choice.replaces)
+    for commissions in (due, ()) if due else ((),):
+        try:
+            built = build_sweep(ledger, replace(choice, commissions=commissions), coins)
+        except InvalidInput:
+            if not commissions:
+                raise
+            continue
+        if built.intent.vault_outputs:
+            return built
+    raise InvalidInput(
+        "what is left after the payments is less than a vault output",
+        remedy="carry fewer burns along",
+    )

@@ -11,6 +11,7 @@ import typer
 from coordinator.cli import (
     account_commands,
     devnet_commands,
+    epoch_commands,
     money_commands,
     operator_commands,
     pegin_commands,
@@ -38,6 +39,7 @@ refund_commands.add_commands(pegin_commands.app)
 app.add_typer(pegout_commands.app, name="pegout", no_args_is_help=True)
 money_commands.add_commands(app)
 app.add_typer(money_commands.epoch_app, name="epoch", no_args_is_help=True)
+epoch_commands.add_commands(app, money_commands.epoch_app)
 operator_commands.add_commands(app)
 rebuild_command.add_commands(app)
 app.add_typer(operator_commands.coordinator_app, name="coordinator", no_args_is_help=True)

@@ -20,6 +20,8 @@ from pegout.lifecycle import PEGOUT
 from pegout.lifecycle import PegOutState as P
 from smpc.protocol.batch import BATCH
 from smpc.protocol.batch import BatchState as B
+from smpc.protocol.epoch import EPOCH
+from smpc.protocol.ledger_state import EpochState as E
 from smpc.protocol.machine import Machine, Row
 
 DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "lifecycles.md"
@@ -32,7 +34,7 @@ Made from the tables in the code by `python -m deploy.docs.generate_diagrams`; a
 The drawing shows the usual way and what is particular to a state; steps that many states share stand below it, and the
 table has every row. *Asks for* lists what a step requests: it is persisted first and may be carried out more than once.
 Events in *italics* come of time alone, those in **bold** take an observation of a chain back: every state that is not
-an end has one of each.
+an end has one of each. Epochs are the exception: their machine is part of the ledger.
 """
 
 _MANY: Final = 4
@@ -74,6 +76,13 @@ CHAPTERS: Final = (
         "smpc/protocol/batch.py",
         "One intent and its transaction: it moves deposits or pays burns. A rebuilt one starts at *recorded*.",
         tuple(state for state in B if state not in {B.ABANDONED, B.REPLACED, B.VOID, B.WITHDRAWN, B.DEAD}),
+    ),
+    Chapter(
+        EPOCH,
+        "smpc/protocol/epoch.py",
+        "One epoch's groups, where epochs turn. The ledger applies final blocks only and counts Bitcoin only as deep\n"
+        "as `confirmations`, so nothing is taken back; and time alone never ends an epoch that may hold value.",
+        tuple(state for state in E if state is not E.ABORTED),
     ),
 )
 """Every lifecycle, in the order of the document."""

@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Collection, Iterator
 
 from smpc.curve import SecretKey
 from smpc.errors import Conflict, InvalidInput, NotFound
-from smpc.node.devchain.chain import DevChain
+from smpc.node.devchain.announcement import announce_epoch
+from smpc.node.devchain.chain import Announcer, DevChain
 from smpc.params import Params
 from smpc.protocol.codec import decode, encode
 from smpc.protocol.ledger import Ledger
@@ -23,7 +24,6 @@ from smpc.protocol.ledger_views import (
     SupplyView,
     build_epoch_view,
     build_supply_view,
-    compute_final_height,
     list_verdicts,
 )
 from smpc.protocol.records import ChallengeRaised, EpochAnnounced, Genesis, KaonBlock, Record
@@ -51,14 +51,20 @@ class MemoryBlocks:
 
 
 class MemoryConsensus:
-    """Both ports of `smpc.node.consensus` over a chain in memory. `start` it first."""
+    """Both ports of `smpc.node.consensus` over a chain in memory. `start` it first.
 
-    def __init__(self, genesis: Genesis, params: Params, proposer: SecretKey) -> None:
+    `announcer` makes the announcements of epochs that turn, where a test knows the preimages.
+    """
+
+    def __init__(
+        self, genesis: Genesis, params: Params, proposer: SecretKey, announcer: Announcer = announce_epoch
+    ) -> None:
         self._genesis = genesis
         self._params = params
         self._proposer = proposer
         self._blocks = MemoryBlocks()
-        self._chain = DevChain(genesis, params, proposer, self._blocks)
+        self._announcer = announcer
+        self._chain = DevChain(genesis, params, proposer, self._blocks, announcer)
         self._branch = 0
 
     async def start(self, announcement: EpochAnnounced | None = None) -> None:
@@ -82,15 +88,15 @@ class MemoryConsensus:
         self._blocks.contents[:] = kept
         self._branch += 1
         former = self._chain
-        self._chain = DevChain(self._genesis, self._params, self._proposer, self._blocks)
+        self._chain = DevChain(self._genesis, self._params, self._proposer, self._blocks, self._announcer)
         await self._chain.load()
         former.retire()
 
     async def fetch_tip(self) -> KaonTip:
         """Return where the chain stands."""
         ledger = self.ledger
-        final = compute_final_height(ledger.height, self._params.finality_depth)
-        return KaonTip(ledger.height, ledger.block_hash, final, self._genesis.genesis_hash, ledger.time_millis)
+        final, genesis_hash = ledger.final_height, self._genesis.genesis_hash
+        return KaonTip(ledger.height, ledger.block_hash, final, genesis_hash, ledger.time_millis)
 
     async def fetch_block(self, height: KaonHeight) -> KaonBlock:
         """Return the block at a height from 1; NotFound above the tip."""

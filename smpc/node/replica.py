@@ -1,7 +1,8 @@
 """A process's own copy of the ledger: follows its consensus node, checks every block, applies what is final.
 
-Only final blocks (genesis says `depth`, step 1) reach the ledger, so a reorg of newer blocks changes nothing here. A
-block that contradicts a final one, or is not valid, halts the replica: its node must not be trusted any more.
+Only final blocks reach the ledger, so a reorg of newer blocks changes nothing here. The genesis says what makes a block
+final: its depth, or two checkpoints that the validators signed. A block that contradicts a final one, or is not valid,
+halts the replica: its node must not be trusted any more.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from smpc.errors import (
     Unavailable,
 )
 from smpc.node.consensus import ConsensusNode
+from smpc.node.trial_ledger import TrialLedger
 from smpc.params import Params
+from smpc.protocol.attestations import CheckpointVote
+from smpc.protocol.checkpoints import find_final_height, is_checkpoint
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_events import LedgerEvent
 from smpc.protocol.ledger_views import KaonTip
@@ -82,17 +86,17 @@ class Replica:
     """The ledger at the highest final block. `run` must be running; everything else is read from it."""
 
     def __init__(self, node: ConsensusNode, genesis: Genesis, params: Params) -> None:
-        self.ledger: Final = Ledger(genesis, params)
+        self.ledger: Final = TrialLedger(genesis, params)
         """The state at the highest final block applied."""
         self.tip_height = KaonHeight(0)
-        """The newest block seen; the ledger lags it by the finality depth."""
+        """The newest block seen; the ledger lags it until it is final."""
         self._node = node
-        self._depth = params.finality_depth
         self._unfinal: deque[tuple[KaonBlock, KaonHash]] = deque()
         self._steps_back = 0
         self._highest = KaonHeight(0)
         self._feeds: list[BlockFeed] = []
         self._moved = asyncio.Event()
+        self._shifted = asyncio.Event()
         self._met = asyncio.Event()
         self._failure: BridgeError | None = None
 
@@ -143,6 +147,30 @@ class Replica:
         final = (await self._node.fetch_tip()).final
         await self.wait_for(lambda ledger: ledger.height >= final)
 
+    # -------------------------------------------------------------- what is not final yet
+
+    @property
+    def tip_hash(self) -> KaonHash:
+        """The hash of the newest block seen."""
+        return self._unfinal[-1][1] if self._unfinal else self.ledger.block_hash
+
+    def list_open_checkpoints(self) -> tuple[tuple[KaonHeight, KaonHash], ...]:
+        """Return the checkpoints above the final height, oldest first, as height and hash."""
+        return tuple((block.height, own) for block, own in self._unfinal if is_checkpoint(block.height))
+
+    def check_through(self, height: KaonHeight) -> None:
+        """Raise Refused, InvalidInput, Conflict or Halted when a block up to `height` is not valid."""
+        self.ledger.check_blocks(block for block, _ in self._unfinal if block.height <= height)
+
+    async def wait_beside(self, tip: KaonHash) -> None:
+        """Return once the newest block is another than `tip`; raises what stopped the replica."""
+        while self.tip_hash == tip:
+            if self._failure is not None:
+                raise self._failure
+            await self._shifted.wait()
+
+    # -------------------------------------------------------------- following
+
     async def _check_chain(self) -> None:
         tip = await self._meet_node()
         own = self.ledger.genesis.genesis_hash
@@ -170,17 +198,24 @@ class Replica:
                     await asyncio.sleep(0)
 
     def _take(self, block: KaonBlock) -> bool:
-        top = self._unfinal[-1][1] if self._unfinal else self.ledger.block_hash
-        if block.parent != top:
+        if block.parent != self.tip_hash:
             self._step_back(block)
             return False
         self._unfinal.append((block, block.block_hash))
         self.tip_height = block.height
         if block.height > self._highest:
             self._highest, self._steps_back = block.height, 0
-        while len(self._unfinal) > self._depth:
-            self._apply(self._unfinal.popleft()[0])
+        self._finalise(block)
+        self._shift()
         return True
+
+    def _finalise(self, newest: KaonBlock) -> None:
+        # Where checkpoints decide, only a block with votes can make others final.
+        if self.ledger.genesis.has_checkpoints and not any(isinstance(it, CheckpointVote) for it in newest.records):
+            return
+        final = find_final_height(self.ledger, [block for block, _ in self._unfinal])
+        while self._unfinal and self._unfinal[0][0].height <= final:
+            self._apply(self._unfinal.popleft()[0])
 
     def _step_back(self, block: KaonBlock) -> None:
         self._steps_back += 1
@@ -192,6 +227,7 @@ class Replica:
         lost, _ = self._unfinal.pop()
         self.tip_height = self._top_height()
         log.warning("block.disconnected", height=lost.height)
+        self._shift()
 
     def _apply(self, block: KaonBlock) -> None:
         try:
@@ -219,3 +255,8 @@ class Replica:
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+        self._shift()
+
+    def _shift(self) -> None:
+        shifted, self._shifted = self._shifted, asyncio.Event()
+        shifted.set()

@@ -26,6 +26,7 @@ from smpc.node.genesis import load_genesis
 from smpc.node.ports import BitcoinNode
 from smpc.node.replica import Replica
 from smpc.params import find_preset
+from smpc.participant.attestor import Attestor
 from smpc.participant.ceremonies import Ceremonies
 from smpc.participant.config import PodConfig
 from smpc.participant.duty_keeper import DutyKeeper
@@ -113,6 +114,9 @@ class Pod:
         self._consensus = consensus
         self._broadcasts: set[asyncio.Task[None]] = set()
         self._duties = DutyKeeper(identity_secret=secret, ring=ring, consensus=consensus, view=lambda: replica.ledger)
+        self._attestor = Attestor(
+            identity_secret=secret, signing_log=signing_log, node=node, consensus=consensus, replica=replica
+        )
         gatherer = FactGatherer(node, blocklist=read_blocklist(config.blocklist))
         reviewer = Reviewer(
             ring=ring,
@@ -151,6 +155,7 @@ class Pod:
             await self._replica.wait_synced()
             self._take_stock()
             group.create_task(self._keep_up())
+            group.create_task(self._attestor.run())
             bound = await server.start(host, port)
             log.info("pod.started", port=bound, identity=self._ring.identity.hex(), height=self._replica.ledger.height)
 

@@ -10,7 +10,7 @@ import structlog
 
 from smpc.curve import SecretKey
 from smpc.errors import BridgeError, CoordinatorFault, UnattributedFault
-from smpc.participant.duties import compute_open_attempts
+from smpc.participant.duties import KEYING, is_attempt_open
 from smpc.participant.mailroom import refuse
 from smpc.participant.shares import ShareRing
 from smpc.protocol.encoding import hash_fields
@@ -175,8 +175,10 @@ class Ceremonies:
             return refuse("V06", "WRONG_GROUP", "I am no member of this group")
         if header.group.role in epoch.groups:
             return refuse("V06", "EPOCH_CLOSED", "this group's key is recorded already")
-        if header.attempt >= compute_open_attempts(epoch, header.group.role, height):
-            return refuse("V06", "KEY_NOT_READY", f"attempt {header.attempt} is not open yet")
+        if epoch.state not in KEYING:
+            return refuse("V06", "EPOCH_CLOSED", f"epoch {epoch.number} is {epoch.state}: its ceremonies are over")
+        if not is_attempt_open(epoch, header.group.role, header.attempt, height):
+            return refuse("V06", "KEY_NOT_READY", f"attempt {header.attempt} is not open")
         return self._review_members(request, epoch)
 
     def _review_members(self, request: DkgStep1Request, epoch: EpochEntry) -> Refusal | None:
@@ -186,7 +188,7 @@ class Ceremonies:
         known = tuple(announced[member] for member in epoch.members[role] if member in announced)
         # The first attempt needs all who were drawn; a rerun may leave silent members out, never so many that under
         # `t` are left, and always in the order of the draw (design.md section 4).
-        least = len(epoch.members[role]) if header.attempt == 0 else epoch.thresholds[role]
+        least = len(epoch.members[role]) if header.attempt == epoch.first_attempt else epoch.thresholds[role]
         if len(request.host_keys) < least or not _is_in_order(request.host_keys, known):
             return refuse("V06", "WRONG_GROUP", "the host keys are not the group's as announced on the consensus layer")
         if announced.get(self._ring.identity) not in request.host_keys:

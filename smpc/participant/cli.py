@@ -4,6 +4,7 @@ peg-participant init --keystore keystore.json --passphrase-file passphrase [--ne
 peg-participant init --new-signing-log --config config.toml
 peg-participant run --config config.toml [--with-parent]
 peg-participant status --config config.toml
+peg-participant recover --config config.toml [--epoch 7]
 
 Written with argparse: a terminal toolkit would stay in the memory of every pod, some 15 MB.
 """
@@ -28,7 +29,7 @@ from smpc.host.private_file import Passphrase, write_private_file
 from smpc.host.process import die_with_parent, harden_process
 from smpc.participant.config import PodConfig
 from smpc.participant.keystore import DEFAULT_KDF, DEVNET_KDF, create_keystore
-from smpc.types import Network
+from smpc.types import EpochNumber, Network
 
 ENV_PREFIX: Final = "PEG_POD"
 
@@ -53,7 +54,7 @@ def _build_parser() -> argparse.ArgumentParser:
         epilog="examples:\n" + "\n".join(f"  {line}" for line in __doc__.splitlines() if line.startswith("peg-")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="{init,run,status}")
+    commands = parser.add_subparsers(required=True, metavar="{init,run,status,recover}")
     _add_init(commands.add_parser("init", help="create this participant's identity key, or begin a new signing log"))
     run = commands.add_parser("run", help="run the pod until SIGTERM")
     run.add_argument("--config", type=Path, required=True, help="the pod's config.toml")
@@ -62,6 +63,12 @@ def _build_parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="ask a running pod how it is; prints one JSON object")
     status.add_argument("--config", type=Path, required=True, help="the pod's config.toml")
     status.set_defaults(command=_show_status)
+    recover = commands.add_parser("recover", help="restore the shares from the ledger; show that each signs")
+    recover.add_argument("--config", type=Path, required=True, help="the pod's config.toml")
+    recover.add_argument(
+        "--epoch", type=int, action="append", default=[], help="only this epoch, retired ones too; repeat for more"
+    )
+    recover.set_defaults(command=_recover)
     return parser
 
 
@@ -133,6 +140,17 @@ def _show_status(given: argparse.Namespace) -> None:
 
     loaded = load_config(PodConfig, given.config, ENV_PREFIX)
     _print("peg-participant.status", loaded.network, asyncio.run(fetch_status(loaded)))
+
+
+def _recover(given: argparse.Namespace) -> None:
+    """Show that nothing but the keystore is needed: a pod restores its shares itself when it starts."""
+    from smpc.participant.recover_command import recover
+
+    harden_process(secrets=True)
+    loaded = load_config(PodConfig, given.config, ENV_PREFIX)
+    configure_logging(loaded.log_level, pod=given.config.resolve().parent.name)
+    answer = asyncio.run(recover(loaded, [EpochNumber(number) for number in given.epoch]))
+    _print("peg-participant.recover", loaded.network, answer)
 
 
 def _print(schema: str, network: Network, data: object) -> None:

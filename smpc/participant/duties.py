@@ -16,6 +16,9 @@ from smpc.types import Attempt, EpochNumber, GroupId, IdentityKey, KaonHeight, R
 CEREMONY_ATTEMPT_BLOCKS: Final = 20
 """Final consensus-layer blocks a ceremony attempt has before the next one opens; 10 s on the devnet, 200 s at 10 s."""
 
+KEYING: Final = frozenset({EpochState.ANNOUNCED, EpochState.KEYGEN})
+"""The states in which an epoch's ceremonies run."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostKeyDue:
@@ -44,7 +47,7 @@ def find_duties(
     duties: list[Duty] = []
     for number in sorted(epochs):
         epoch = epochs[number]
-        if epoch.state not in {EpochState.ANNOUNCED, EpochState.KEYGEN}:
+        if epoch.state not in KEYING:
             continue
         duties.extend(_find_host_keys_due(epoch, identity, height))
         if identity in epoch.sealed_preimages and identity not in epoch.confirmed:
@@ -69,6 +72,11 @@ def _list_open_attempts(epoch: EpochEntry, role: Role, height: KaonHeight) -> li
     # An epoch that is drawn again goes on counting, so that no host key is announced twice [R22].
     first = epoch.first_attempt
     return [Attempt(attempt) for attempt in range(first, first + compute_open_attempts(epoch, role, height))]
+
+
+def is_attempt_open(epoch: EpochEntry, role: Role, attempt: Attempt, height: KaonHeight) -> bool:
+    """Tell whether an attempt of a group's ceremony may be run at final height `height`."""
+    return epoch.first_attempt <= attempt < epoch.first_attempt + compute_open_attempts(epoch, role, height)
 
 
 def compute_open_attempts(epoch: EpochEntry, role: Role, height: KaonHeight) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -11,12 +12,14 @@ from smpc.curve import SecretKey, compute_xonly_key
 from smpc.errors import BridgeError
 from smpc.participant.keystore import derive_host_secret
 from smpc.protocol.encoding import hash_fields
-from smpc.protocol.ledger_state import EpochEntry
+from smpc.protocol.ledger_state import EpochEntry, EpochState
 from smpc.protocol.records import GroupInfo
 from smpc.threshold.dkg import DkgOutput, GroupKey, SecretShare, participant_recover
 from smpc.types import Attempt, EpochNumber, GroupId, IdentityKey, Network
 
 log = structlog.get_logger()
+
+_OVER: Final = frozenset({EpochState.RETIRED, EpochState.ABORTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +85,36 @@ class ShareRing:
         return tuple(self._recorded[group] for group in sorted(self._recorded, key=lambda g: (g.epoch, g.role)))
 
     def refresh(self, epochs: Mapping[EpochNumber, EpochEntry]) -> None:
-        """Restore the share of every recorded group of which this identity is a member and holds none yet."""
+        """Restore the share of every recorded group of which this identity is a member and holds none yet.
+
+        What belongs to a retired epoch, or to a draw that was aborted, is forgotten [R6]: hygiene only, because the
+        identity secret and the recovery data give it back.
+        """
         for epoch in epochs.values():
+            if epoch.state in _OVER:
+                self._forget(epoch.number)
+                continue
             for role, info in epoch.groups.items():
                 group = GroupId(epoch.number, role)
-                if self.identity in info.members and group not in self._recorded:
+                if self.identity in info.members and not self._holds(group, info):
                     self._restore(group, info)
 
     def restore(self, group: GroupId, attempt: Attempt, recovery_data: bytes) -> HeldShare:
         """Restore a share from recovery data; InvalidInput unless it is this member's ceremony."""
         output, _ = participant_recover(self.derive_host_secret(group, attempt), recovery_data)
         return self.keep_pending(group, attempt, output)
+
+    def _holds(self, group: GroupId, info: GroupInfo) -> bool:
+        # An epoch that was drawn again has another key under the same name.
+        held = self._recorded.get(group)
+        return held is not None and held.key.threshold_pubkey == info.group_key
+
+    def _forget(self, epoch: EpochNumber) -> None:
+        for group in [group for group in self._recorded if group.epoch == epoch]:
+            del self._recorded[group]
+            log.info("share.forgotten", epoch=group.epoch, role=group.role)
+        for key in [key for key in self._pending if key[0].epoch == epoch]:
+            del self._pending[key]
 
     def _restore(self, group: GroupId, info: GroupInfo) -> None:
         pending = self._pending.pop((group, info.attempt), None)

@@ -20,6 +20,7 @@ from smpc.participant import review_log, signing_claims
 from smpc.participant.review_log import StoredEvidence, StoredReview
 from smpc.participant.signing_claims import OWN_SHARE, RECORDED, MessageClaim, SpendClaim, SpendConflict
 from smpc.participant.signing_tables import META, SCHEMA, SESSIONS, check_seals, insert_row
+from smpc.participant.vote_log import CastVote, find_last_vote, insert_vote
 from smpc.types import GroupId, IdentityKey, IntentId, KaonHeight, Network, Purpose, SessionId
 
 NOTHING: frozenset[IntentId] = frozenset()
@@ -163,6 +164,16 @@ class SigningLog:
             merged = self._connection.execute("DELETE FROM meta WHERE key = ?", (_SUCCESSOR,)).rowcount
             source = OWN_SHARE if merged else RECORDED
             return sum(signing_claims.insert_spend_claim(self._connection, claim, source, height) for claim in claims)
+
+    def record_vote(self, vote: CastVote) -> None:
+        """Write down a checkpoint to sign; Refused when another of its height, or a higher one, was signed here."""
+        with self._lock, transaction(self._connection):
+            insert_vote(self._connection, vote)
+
+    def find_last_vote(self) -> CastVote | None:
+        """Return the highest checkpoint signed here."""
+        with self._lock:
+            return find_last_vote(self._connection)
 
     def record_review(self, review: StoredReview) -> None:
         """Keep a review with every finding, so that an operator can ask why."""

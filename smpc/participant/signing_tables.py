@@ -41,9 +41,10 @@ SPENDS: Final = Table("spends", ("txid", "vout", "leaf", "intent", "spender", "s
 PAYMENTS: Final = Table("payments", ("burn", "intent", "spender", "source", "height"))
 MESSAGES: Final = Table("messages", ("purpose", "epoch", "role", "subject", "digest", "height"))
 EVIDENCE: Final = Table("evidence", ("session", "request_hash", "request", "height"))
+VOTES: Final = Table("votes", ("height", "block_hash"))
 REVIEWS: Final = Table("reviews", ("session", "subject", "stage", "purpose", "findings", "height"))
 
-_SEALED: Final = (META, SESSIONS, SPENDS, PAYMENTS, MESSAGES, EVIDENCE, REVIEWS)
+_SEALED: Final = (META, SESSIONS, SPENDS, PAYMENTS, MESSAGES, EVIDENCE, REVIEWS, VOTES)
 
 _CREATE: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL, seal BLOB NOT NULL) STRICT;
@@ -76,7 +77,11 @@ CREATE INDEX reviews_by_subject ON reviews (subject);
 CREATE INDEX reviews_by_session ON reviews (session);
 """
 
-SCHEMA: Final = Schema("signing log", 0x4B414F53, (_CREATE,), RESTORE)
+_ADD_VOTES: Final = """
+CREATE TABLE votes (height INTEGER PRIMARY KEY, block_hash BLOB NOT NULL, seal BLOB NOT NULL) STRICT;
+"""
+
+SCHEMA: Final = Schema("signing log", 0x4B414F53, (_CREATE, _ADD_VOTES), RESTORE)
 
 
 def insert_row(

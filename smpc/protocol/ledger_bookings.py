@@ -13,7 +13,7 @@ from smpc.protocol.intents import Booking, Credit, Intent, IntentKind, VaultEntr
 from smpc.protocol.ledger_endorsements import SIGNING_ROLES
 from smpc.protocol.ledger_events import BurnMoved, DepositCredited, TransactionBooked
 from smpc.protocol.ledger_intents import end_intent, list_conflicts, require_standing
-from smpc.protocol.ledger_state import BurnStatus, IntentStatus
+from smpc.protocol.ledger_state import BurnStatus, EpochState, IntentStatus
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.notarisation import Burial
 from smpc.protocol.records import BookingRecorded, IntentDead, IntentWithdrawn
@@ -75,7 +75,8 @@ def apply_booking_recorded(tables: LedgerTables, record: BookingRecorded) -> Non
     if booking.txid in tables.bookings:
         raise Conflict("this transaction is booked already", rule="V70", code="BOOKED")
     active = tables.require_active_epoch().number
-    if booking.epoch not in {active, active - 1}:
+    is_void = booking.epoch in tables.epochs and tables.epochs[booking.epoch].state is EpochState.RETIRED
+    if booking.epoch not in {active, active - 1} or is_void:
         raise Refused(f"epoch {booking.epoch} books no more: {active} is active", rule="V70", code="NOT_ACTIVE")
     if booking != compute_booking(tables, booking.intent, booking.epoch):
         raise Refused(

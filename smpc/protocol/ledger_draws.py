@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from smpc.protocol.election import compute_genesis_seed, find_draw
+from smpc.params import Params
+from smpc.protocol.election import Draw, compute_genesis_seed, find_draw
 from smpc.protocol.encoding import hash_fields
 from smpc.protocol.ledger_heartbeats import list_jailed
 from smpc.protocol.ledger_state import DrawOrigin, DueEpoch, EpochEntry
 from smpc.protocol.ledger_tables import LedgerTables
+from smpc.protocol.records import Genesis
 from smpc.types import Attempt, EpochNumber, IdentityKey, KaonHash, KaonHeight, Role
 
 GENESIS_EPOCHS: Final = 2
@@ -50,6 +52,27 @@ def note_due(tables: LedgerTables, number: EpochNumber, before: EpochEntry | Non
 def draw_again(tables: LedgerTables, due: DueEpoch) -> None:
     """Draw a due epoch anew that could not be drawn: jail terms end, and then there may be a draw."""
     note_due(tables, due.number, tables.epochs.get(due.number))
+
+
+def find_draw_of(
+    params: Params, genesis: Genesis, entry: EpochEntry, before: EpochEntry | None, seed_block: KaonHash
+) -> Draw | None:
+    """Draw a recorded epoch again, as anyone may: from its origin, the epoch before and one block's hash.
+
+    `seed_block` is the hash of the block at `entry.origin.seed_height` in the caller's own chain, the genesis hash for
+    0. None when the origin does not follow from it; else compare the draw's members with the epoch's.
+    """
+    origin = entry.origin
+    if origin is None:
+        return find_draw(params, genesis.validators, compute_genesis_seed(genesis.genesis_hash, entry.number))
+    is_genesis = entry.number < GENESIS_EPOCHS and origin.draw == 0
+    seed = compute_seed(seed_block, entry.number, origin.draw)
+    if is_genesis:
+        seed = compute_genesis_seed(genesis.genesis_hash, entry.number)
+    if seed != origin.seed:
+        return None
+    previous = before.members if before else {}
+    return find_draw(params, genesis.validators, seed, previous=previous, jailed=origin.jailed)
 
 
 def _find_previous(tables: LedgerTables, number: EpochNumber) -> Mapping[Role, tuple[IdentityKey, ...]]:

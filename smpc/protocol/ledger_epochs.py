@@ -8,7 +8,7 @@ from typing import Final
 from smpc.curve import is_valid_plain, verify_schnorr
 from smpc.errors import BridgeError, Conflict, Refused
 from smpc.protocol.election import ROLES, compute_genesis_seed, find_draw
-from smpc.protocol.epoch import HostKeyArrived, KeysRecorded, TurnCame
+from smpc.protocol.epoch import EPOCH, HostKeyArrived, KeysRecorded, TurnCame
 from smpc.protocol.ledger_destinations import derive_vault_scripts
 from smpc.protocol.ledger_draws import count_attempts
 from smpc.protocol.ledger_events import GroupKeyed, HostKeyKnown, PreimageOpened
@@ -107,6 +107,8 @@ def apply_preimage_confirmed(tables: LedgerTables, record: PreimageConfirmed) ->
     entry = _epoch(tables, record.epoch)
     if record.identity not in entry.members[Role.EMERGENCY]:
         raise Refused(f"{record.identity.hex()} is no emergency member of epoch {entry.number}", code="NOT_A_MEMBER")
+    if entry.state in EPOCH.terminal:
+        raise Refused(f"epoch {entry.number} is {entry.state}", code="EPOCH_KEYED")
     if record.draw != entry.draw:
         raise Refused(f"the preimage confirmed is of draw {record.draw}, not {entry.draw}", code="OTHER_DRAW")
     if record.identity in entry.confirmed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -40,8 +41,13 @@ def apply_heartbeat(tables: LedgerTables, record: Heartbeat) -> None:
 
 
 def refresh_medians(tables: LedgerTables) -> None:
-    """Take the medians of what counts in the block that begins: they stay the same throughout it."""
+    """Take the medians of what counts in the block that begins: they stay the same throughout it.
+
+    There are none while the validators heard hold half of the stake or less: a few could say anything then.
+    """
     entries = list_counting(tables)
+    if not _has_quorum(tables, entries):
+        entries = []
     heights = sorted(entry.heartbeat.btc_height for entry in entries)
     # Who has no estimate says the default: else the one node that has one would set everybody's price.
     rates = sorted(entry.heartbeat.fee_rate or tables.params.fee_default for entry in entries)
@@ -59,6 +65,11 @@ def list_counting(tables: LedgerTables) -> list[HeartbeatEntry]:
         for identity, entry in tables.heartbeats.items()
         if entry.recorded >= oldest and not is_jailed(tables, identity)
     ]
+
+
+def _has_quorum(tables: LedgerTables, entries: Sequence[HeartbeatEntry]) -> bool:
+    heard = sum(tables.stakes[entry.heartbeat.identity] for entry in entries)
+    return heard * 2 > sum(stake for identity, stake in tables.stakes.items() if not is_jailed(tables, identity))
 
 
 def is_jailed(tables: LedgerTables, identity: IdentityKey) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from smpc.protocol.codec import encode
 from smpc.protocol.encoding import Field, hash_fields
-from smpc.protocol.ledger_state import Anchor, DrawOrigin, EpochEntry, IntentEntry
+from smpc.protocol.ledger_state import Anchor, DrawOrigin, EpochEntry, EpochState, IntentEntry
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.types import Outpoint
 
@@ -22,7 +24,7 @@ def compute_state_root(tables: LedgerTables) -> bytes:
         head.time_millis,
         [] if head.active_epoch is None else [head.active_epoch],
         [money.vault, money.supply, money.open_burns, max(money.reserve, 0), max(-money.reserve, 0)],
-        [_epoch_fields(entry) for _, entry in sorted(tables.epochs.items())],
+        [_epoch_fields(entry) for entry in _list_unfolded(tables)],
         [
             (key[0], key[1], encode(entry.request), entry.pegin, entry.recorded)
             for key, entry in sorted(tables.invoices.items())
@@ -55,6 +57,16 @@ def note_anchor(tables: LedgerTables) -> None:
     tables.put(tables.anchors, active, anchor)
 
 
+def fold_retired(tables: LedgerTables, entry: EpochEntry) -> None:
+    """Fold an epoch that just retired into one hash: it changes no more, and there will be tens of thousands a year."""
+    root = hash_fields("retired", tables.head.retired_root, _epoch_fields(entry), _life_fields(entry))
+    tables.head = replace(tables.head, retired_root=root)
+
+
+def _list_unfolded(tables: LedgerTables) -> list[EpochEntry]:
+    return [entry for _, entry in sorted(tables.epochs.items()) if entry.state is not EpochState.RETIRED]
+
+
 def _outpoint(outpoint: Outpoint) -> tuple[Field, ...]:
     return (outpoint.txid, outpoint.vout)
 
@@ -84,7 +96,8 @@ def _turn_fields(tables: LedgerTables) -> tuple[Field, ...]:
     return (
         [head.final_height, head.final_hash, *([] if head.btc_height is None else [head.btc_height])],
         [(since, rate) for since, rate in head.rates],
-        [(number, _life_fields(entry)) for number, entry in sorted(tables.epochs.items())],
+        head.retired_root,
+        [(entry.number, _life_fields(entry)) for entry in _list_unfolded(tables)],
         [
             (due.number, due.since, _origin_fields(due.origin), [(role, list(keys)) for role, keys in due.members])
             for _, due in sorted(tables.due.items())

@@ -90,6 +90,8 @@ class Head:
     """The newest checkpoint that the chain's own votes make final."""
     final_hash: KaonHash
     """Its hash; the genesis hash at 0."""
+    retired_root: bytes = b""
+    """One hash over all retired epochs, in the order in which they retired."""
     btc_height: BtcHeight | None = None
     """The median of the heartbeats' Bitcoin heights."""
     rates: tuple[tuple[KaonHeight, FeeRate], ...] = ()

@@ -24,6 +24,7 @@ from smpc.protocol.ledger_commission import compute_commission
 from smpc.protocol.ledger_draws import draw_again, note_due
 from smpc.protocol.ledger_events import EpochEntered
 from smpc.protocol.ledger_invoices import compute_fee_rate
+from smpc.protocol.ledger_root import fold_retired
 from smpc.protocol.ledger_state import EpochEntry, EpochState
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.types import BtcHeight, EpochNumber
@@ -79,6 +80,8 @@ def move_epoch(tables: LedgerTables, entry: EpochEntry, event: EpochEvent) -> Ep
     tables.put(tables.epochs, after.number, after)
     if after.state in {EpochState.RETIRED, EpochState.ABORTED}:
         tables.drop(tables.unretired, after.number)
+    if after.state is EpochState.RETIRED:
+        fold_retired(tables, after)
     tables.events.append(EpochEntered(after.number, after.state))
     return after
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from smpc.errors import BridgeError, ConfigError, Halted, Unavailable
+from smpc.errors import BridgeError, ConfigError, Halted, Refused, Unavailable
 from smpc.node import replica as replica_module
 from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
@@ -20,6 +20,7 @@ from smpc.protocol.ledger_views import KaonTip, RecordsPage
 from smpc.protocol.records import KaonBlock, Record
 from smpc.types import KaonHash, KaonHeight, RecordId, Signature
 from tests.support.groups import EPOCH, build_genesis, build_keyed_epoch, make_secret, sign
+from tests.support.turning_chain import TurningChain, build_turning_genesis
 
 
 async def start() -> MemoryConsensus:
@@ -256,3 +257,55 @@ async def test_a_replica_started_late_catches_up() -> None:
         await replica.wait_synced()
         assert replica.ledger.height == 98
         assert replica.ledger.block_hash != KaonHash(bytes(32))
+
+
+class ForgedHeartbeat(LyingNode):
+    """Its chain links and its proposer signed it, but its third block holds a heartbeat nobody signed."""
+
+    def __init__(self, honest: MemoryConsensus) -> None:
+        super().__init__(honest)
+        self.parent: KaonHash | None = None
+
+    def lie(self, block: KaonBlock) -> KaonBlock:
+        if block.height < 3:
+            return block
+        forged = replace(TurningChain().make_heartbeat(0), signature=Signature(bytes(64)))
+        block = replace(block, parent=self.parent or block.parent, records=(forged,) if block.height == 3 else ())
+        self.parent = block.block_hash
+        return replace(block, signature=sign(make_secret("proposer"), block.block_hash))
+
+
+async def start_turning() -> MemoryConsensus:
+    memory = MemoryConsensus(build_turning_genesis(), REGTEST, make_secret("proposer"))
+    await memory.start()
+    for _ in range(6):
+        await memory.produce()
+    return memory
+
+
+async def test_where_checkpoints_decide_depth_alone_makes_nothing_final_and_what_is_open_can_be_tried() -> None:
+    memory = await start_turning()
+    replica = Replica(memory, build_turning_genesis(), REGTEST)
+    following = asyncio.create_task(replica.run())
+    await settle(replica, 6)
+    fourth = await memory.fetch_block(KaonHeight(4))
+    assert replica.ledger.height == 0
+    assert replica.list_open_checkpoints() == ((4, fourth.block_hash),)
+    assert replica.tip_hash == (await memory.fetch_block(KaonHeight(6))).block_hash
+    before = replica.ledger.compute_state_root()
+    replica.check_through(KaonHeight(6))
+    assert replica.ledger.compute_state_root() == before
+    following.cancel()
+    await asyncio.wait([following])
+
+
+async def test_a_checkpoint_upon_a_block_that_is_not_valid_is_seen_before_anyone_signs_it() -> None:
+    replica = Replica(ForgedHeartbeat(await start_turning()), build_turning_genesis(), REGTEST)
+    following = asyncio.create_task(replica.run())
+    await settle(replica, 6)
+    replica.check_through(KaonHeight(2))
+    with pytest.raises(Refused):
+        replica.check_through(KaonHeight(4))
+    assert replica.ledger.height == 0
+    following.cancel()
+    await asyncio.wait([following])

@@ -194,7 +194,7 @@ class LedgerChain:
 
     def make_withdrawal(self, intent: IntentId) -> IntentWithdrawn:
         """Return a withdrawal under both group keys."""
-        record = IntentWithdrawn(Network.REGTEST, intent, EPOCH, UNSIGNED, UNSIGNED)
+        record = IntentWithdrawn(Network.REGTEST, intent, self.epoch.number, UNSIGNED, UNSIGNED)
         groups = self.epoch.groups
         return replace(
             record,
@@ -204,7 +204,7 @@ class LedgerChain:
 
     def make_death(self, intent: IntentId, outpoint: Outpoint, spender: Txid) -> IntentDead:
         """Return a death under both group keys."""
-        record = IntentDead(Network.REGTEST, intent, outpoint, spender, EPOCH, UNSIGNED, UNSIGNED)
+        record = IntentDead(Network.REGTEST, intent, outpoint, spender, self.epoch.number, UNSIGNED, UNSIGNED)
         groups = self.epoch.groups
         return replace(
             record,

@@ -1,17 +1,23 @@
-"""An epoch that has no keys yet: a chain in memory, and every validator's pod with its duties, without network."""
+"""Epochs that have no keys yet: a chain in memory, and every validator's pod with its duties, without network.
+
+With a genesis of finality `checkpoints` the pods also beat and vote, and epochs turn.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from coordinator.pods import Pods
 from smpc.curve import SecretKey
+from smpc.node.memory_bitcoin import MemoryBitcoin
 from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
-from smpc.params import REGTEST
+from smpc.params import REGTEST, Params
+from smpc.participant.attestor import Attestor
 from smpc.participant.duty_keeper import DutyKeeper
 from smpc.participant.gather import FactGatherer
 from smpc.participant.reviewer import Reviewer
@@ -20,7 +26,8 @@ from smpc.participant.signer import Signer
 from smpc.participant.signing_log import SigningLog
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import EpochEntry
-from smpc.types import Attempt, GroupId, IdentityKey, KaonHeight, Network, Role
+from smpc.protocol.records import KaonBlock
+from smpc.types import Attempt, Finality, GroupId, IdentityKey, Network, Role
 from tests.support.chain import LedgerChain
 from tests.support.flow_world import FlowWorld
 from tests.support.groups import EPOCH, VALIDATORS, build_genesis, make_secret
@@ -55,6 +62,13 @@ class KeygenPod:
         self.duties = DutyKeeper(
             identity_secret=self.secret, ring=ring, consensus=world.consensus, view=lambda: world.ledger
         )
+        self.attestor = Attestor(
+            identity_secret=self.secret,
+            signing_log=log,
+            node=world.bitcoin,
+            consensus=world.consensus,
+            replica=world.replica,
+        )
         self.serviced = ServicedPod(world.replica, ring, signer)
 
     def close(self) -> None:
@@ -66,10 +80,11 @@ class KeygenPod:
 class KeygenWorld:
     """The chain, one replica of it for everybody, the pods and the coordinator's voice."""
 
-    def __init__(self, directory: Path) -> None:
-        genesis = build_genesis()
-        self.consensus = MemoryConsensus(genesis, REGTEST, make_secret("proposer"))
-        self.replica = Replica(self.consensus, genesis, REGTEST)
+    def __init__(self, directory: Path, finality: Finality, params: Params) -> None:
+        genesis = replace(build_genesis(), finality=finality)
+        self.bitcoin = MemoryBitcoin()
+        self.consensus = MemoryConsensus(genesis, params, make_secret("proposer"))
+        self.replica = Replica(self.consensus, genesis, params)
         self._directory = directory
         self.pods: dict[IdentityKey, KeygenPod] = {}
         self.network: MemoryPods
@@ -77,9 +92,11 @@ class KeygenWorld:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, directory: Path) -> AsyncIterator[KeygenWorld]:
+    async def open(
+        cls, directory: Path, finality: Finality = Finality.DEPTH, params: Params = REGTEST
+    ) -> AsyncIterator[KeygenWorld]:
         """Start everything; epoch 0 is announced and final."""
-        world = cls(directory)
+        world = cls(directory, finality, params)
         await world.consensus.start()
         following = asyncio.create_task(world.replica.run())
         try:
@@ -87,7 +104,8 @@ class KeygenWorld:
             world.pods = {pod.ring.identity: pod for pod in pods}
             world.network = MemoryPods({identity: pod.serviced for identity, pod in world.pods.items()})
             world.voice = Pods(world.network, make_secret("coordinator"), lambda: world.ledger)
-            await world.advance(4)
+            while EPOCH not in world.ledger.epochs or world.ledger.height < 2:
+                await world.advance()
             yield world
         finally:
             following.cancel()
@@ -106,17 +124,18 @@ class KeygenWorld:
         return self.ledger.epochs[EPOCH]
 
     async def advance(self, blocks: int = 1) -> None:
-        """Make blocks; after each every pod does its duties and keeps its shares up."""
+        """Make blocks; after each every pod attests, does its duties and keeps its shares up."""
         for _ in range(blocks):
             block = await self.consensus.produce()
-            final = KaonHeight(max(0, block.height - REGTEST.finality_depth))
-            await self._wait_until(final)
+            await self._wait_seen(block)
             for pod in self.pods.values():
+                await pod.attestor.attest()
                 pod.ring.refresh(self.ledger.epochs)
                 await pod.duties.perform()
 
-    async def _wait_until(self, final: KaonHeight) -> None:
-        await self.replica.wait_for(lambda ledger: ledger.height >= final)
+    async def _wait_seen(self, block: KaonBlock) -> None:
+        while (tip := self.replica.tip_hash) != block.block_hash:
+            await self.replica.wait_beside(tip)
 
     async def open_attempt(self, attempt: int = 0) -> None:
         """Advance until every member's host key of this attempt is final."""

@@ -11,6 +11,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -35,16 +36,17 @@ from smpc.host.private_file import Passphrase
 from smpc.node.bitcoind import BitcoindNode
 from smpc.node.bitcoind_endpoint import CookieFile, RpcEndpoint
 from smpc.node.consensus_client import ConsensusClient
-from smpc.node.genesis import load_genesis
+from smpc.node.genesis import build_genesis_file, load_genesis
 from smpc.node.replica import Replica
 from smpc.params import REGTEST
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.records import Genesis, GroupInfo, Record
-from smpc.types import EpochNumber, IdentityKey, Network, Role, Signature
+from smpc.types import EpochNumber, Finality, IdentityKey, Network, Role, Signature
 
 EPOCH: Final = EpochNumber(0)
 BLOCK_MILLIS: Final = 250
 START_SECONDS: Final = 60.0
+TURN_SECONDS: Final = 120.0
 STEP_SECONDS: Final = 30.0
 """How long anything that takes a few blocks may take on a busy machine."""
 
@@ -167,14 +169,24 @@ class PodNet:
         await self.wait(lambda ledger: EPOCH in ledger.epochs)
         members = [pod for group in self.ledger.epochs[EPOCH].members.values() for pod in group]
         await self.start_pods(members)
+        async with self.turning():
+            await self.wait_active(EPOCH)
+
+    @asynccontextmanager
+    async def turning(self) -> AsyncIterator[EpochTurn]:
+        """Run the key ceremonies that the ledger asks for, for the length of the block."""
         turn = EpochTurn(self.pods, self.consensus, self.replica)
-        turning = asyncio.get_running_loop().create_task(turn.run_forever())
+        running = asyncio.get_running_loop().create_task(turn.run_forever())
         try:
-            async with asyncio.timeout(START_SECONDS):
-                await self.replica.wait_for(lambda ledger: ledger.active_epoch is not None)
+            yield turn
         finally:
-            turning.cancel()
-            await asyncio.wait([turning])
+            running.cancel()
+            await asyncio.wait([running])
+
+    async def wait_active(self, epoch: EpochNumber) -> None:
+        """Wait until an epoch is active."""
+        async with asyncio.timeout(TURN_SECONDS):
+            await self.replica.wait_for(lambda ledger: (-1 if (now := ledger.active_epoch) is None else now) >= epoch)
 
     async def close(self) -> None:
         """Close every connection to pods."""
@@ -195,8 +207,26 @@ class PodNet:
 @asynccontextmanager
 async def open_pod_net(root: Path, *, block_millis: int = BLOCK_MILLIS) -> AsyncIterator[PodNet]:
     """Create and start a network below `root`, bring epoch 0 to its keys, and end every process afterwards."""
+    async with _open_net(root, DevnetOptions(block_millis=block_millis), Finality.DEPTH) as net:
+        await net.turn_epoch()
+        yield net
+
+
+@asynccontextmanager
+async def open_turning_net(root: Path, *, block_millis: int, pods: int = 13) -> AsyncIterator[PodNet]:
+    """Create and start a network whose epochs turn, with every validator's pod, before any epoch has keys.
+
+    Of twelve equal stakes a group of four would hold a third, so thirteen are the fewest that can be drawn from.
+    """
+    async with _open_net(root, DevnetOptions(pods, block_millis), Finality.CHECKPOINTS) as net:
+        await net.start_pods(item.identity for item in net.genesis.validators)
+        yield net
+
+
+@asynccontextmanager
+async def _open_net(root: Path, options: DevnetOptions, finality: Finality) -> AsyncIterator[PodNet]:
     layout = DevnetLayout(root)
-    settings = DevnetSettings(DevnetOptions(block_millis=block_millis), DevnetPorts.choose(16))
+    settings = DevnetSettings(options, DevnetPorts.choose(options.pods))
     identities = await asyncio.to_thread(create_keys, layout, settings)
     async with AsyncExitStack() as stack:
         bitcoind = Child(describe_bitcoind(layout, settings, find_bitcoind()))
@@ -208,6 +238,8 @@ async def open_pod_net(root: Path, *, block_millis: int = BLOCK_MILLIS) -> Async
         await _await_node(chain, bitcoind)
         await chain.prepare()
         write_configurations(layout, settings, identities, await chain.fetch_first_block())
+        agreed = replace(load_genesis(layout.genesis), finality=finality)
+        layout.genesis.write_text(build_genesis_file(agreed), encoding="utf-8")
         children["consensus"].start()
         node = await stack.enter_async_context(BitcoindNode(endpoint, Network.REGTEST))
         channel = RpcChannel(to_endpoint(settings.ports.consensus), layout.coordinator.tls)
@@ -227,7 +259,6 @@ async def open_pod_net(root: Path, *, block_millis: int = BLOCK_MILLIS) -> Async
             replica=replica,
         )
         stack.push_async_callback(net.close)
-        await net.turn_epoch()
         yield net
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from coordinator.chain_look import ChainLook
 from coordinator.driver import Driver
-from coordinator.planner import HOLD_BLOCKS, PEGIN_FLOW, Planner, Quarantine, list_items
+from coordinator.planner import PEGIN_FLOW, Planner
+from coordinator.quarantine import HOLD_BLOCKS, Quarantine, list_items
 from pegin.lifecycle import DepositState
 from smpc.protocol.batch import BatchState
 from smpc.protocol.batch_events import EndorsementsRefused

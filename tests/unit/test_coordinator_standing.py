@@ -196,12 +196,12 @@ def test_a_pause_outlives_a_restart(tmp_path: Path) -> None:
 
 
 def test_only_known_flows_are_paused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no flow 'sweep'"):
-        PauseSwitch(tmp_path / "paused.json").turn("sweep", is_paused=True)
+    with pytest.raises(InvalidInput, match="no flow 'sweeps'"):
+        PauseSwitch(tmp_path / "paused.json").turn("sweeps", is_paused=True)
     assert not (tmp_path / "paused.json").exists()
 
 
-@pytest.mark.parametrize("content", ["", "{}", '["sweep"]', "[1]", "not json"])
+@pytest.mark.parametrize("content", ["", "{}", '["sweeps"]', "[1]", "not json"])
 def test_a_damaged_switch_refuses_to_start(tmp_path: Path, content: str) -> None:
     path = tmp_path / "paused.json"
     path.touch(mode=0o600)

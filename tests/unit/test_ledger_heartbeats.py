@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -30,39 +31,55 @@ def test_there_is_no_median_before_the_first_heartbeat() -> None:
     assert ledger.fee_rate == REGTEST.fee_default
 
 
+def beat(chain: TurningChain, heights: Sequence[int] = (), rates: Sequence[int] = ()) -> None:
+    """Let the first validators say these heights, or these estimates; the block after takes the medians."""
+    said = max(len(heights), len(rates))
+    places = range(said)
+    both = zip(heights or [300] * said, rates or [0] * said, strict=True)
+    chain.add(*(chain.make_heartbeat(place, btc, rate) for place, (btc, rate) in zip(places, both, strict=True)))
+    chain.add()
+
+
 def test_the_median_counts_from_the_block_after() -> None:
     chain = blank()
-    chain.add(chain.make_heartbeat(0, 300))
+    chain.add(*(chain.make_heartbeat(place, 300) for place in range(9)))
     assert chain.ledger.median_btc_height is None
     chain.add()
     assert chain.ledger.median_btc_height == 300
 
 
-def test_one_liar_among_three_does_not_move_the_median() -> None:
+@pytest.mark.parametrize(("heard", "median"), [(8, None), (9, 300)])
+def test_validators_with_half_of_the_stake_or_less_say_nothing(heard: int, median: int | None) -> None:
     chain = blank()
-    chain.add(*(chain.make_heartbeat(place, btc) for place, btc in enumerate((300, 301, 10_000))))
-    chain.add()
-    assert chain.ledger.median_btc_height == 301
+    beat(chain, [300] * heard, [5_000] * heard)
+    assert chain.ledger.median_btc_height == median
+    assert chain.ledger.fee_rate == (REGTEST.fee_default if median is None else 5_000)
+
+
+def test_a_minority_of_liars_does_not_move_the_median_beyond_what_the_honest_say() -> None:
+    chain = blank()
+    beat(chain, [300, 301, 302, 303, 304, *[10_000_000] * 4])
+    assert chain.ledger.median_btc_height == 304
+    low = blank()
+    beat(low, [0, 0, 0, 0, 300, 301, 302, 303, 304])
+    assert low.ledger.median_btc_height == 300
 
 
 def test_of_an_even_number_the_lower_middle_counts() -> None:
     chain = blank()
-    chain.add(*(chain.make_heartbeat(place, btc) for place, btc in enumerate((300, 302))))
-    chain.add()
+    beat(chain, [300] * 5 + [302] * 5)
     assert chain.ledger.median_btc_height == 300
 
 
 def test_who_has_no_estimate_says_the_default() -> None:
     chain = blank()
-    chain.add(chain.make_heartbeat(0, fee_rate=200_000), chain.make_heartbeat(1), chain.make_heartbeat(2))
-    chain.add()
+    beat(chain, rates=[200_000] * 4 + [0] * 5)
     assert chain.ledger.fee_rate == REGTEST.fee_default
 
 
 def test_the_median_estimate_is_the_price_of_the_next_blocks() -> None:
     chain = blank()
-    chain.add(*(chain.make_heartbeat(place, fee_rate=rate) for place, rate in enumerate((3_000, 5_000, 90_000))))
-    chain.add()
+    beat(chain, rates=[3_000] * 4 + [5_000] + [90_000] * 4)
     assert chain.ledger.fee_rate == 5_000
 
 
@@ -111,8 +128,8 @@ def test_only_a_registered_validator_sends_one_and_signs_it_himself() -> None:
 
 def test_who_falls_silent_does_not_count_any_more() -> None:
     chain = blank()
-    chain.add(chain.make_heartbeat(0, 300))
-    chain.skip(REGTEST.silence_blocks)
+    beat(chain, [300] * 9)
+    chain.skip(REGTEST.silence_blocks - 1)
     assert chain.ledger.median_btc_height == 300
     chain.add()
     assert chain.ledger.median_btc_height is None

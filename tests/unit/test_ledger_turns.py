@@ -10,12 +10,13 @@ from smpc.params import REGTEST
 from smpc.protocol.election import compute_genesis_seed, find_draw
 from smpc.protocol.epoch import CEREMONY_EPOCHS, GENESIS_CEREMONY_EPOCHS
 from smpc.protocol.ledger import replay
-from smpc.protocol.ledger_draws import compute_seed
+from smpc.protocol.ledger_draws import compute_seed, find_draw_of
 from smpc.protocol.ledger_events import EpochEntered
+from smpc.protocol.ledger_root import compute_state_root, fold_retired
 from smpc.protocol.ledger_state import EpochState
-from smpc.types import BtcHeight, EpochNumber, Role
+from smpc.types import BtcHeight, EpochNumber, KaonHeight, Role
 from tests.support.chain import LedgerChain, destination
-from tests.support.epoch_town import EpochTown
+from tests.support.epoch_town import EpochTown, make_entry
 from tests.support.groups import endorse, sign_with_group
 from tests.support.turning_chain import BTC_START, TurningChain, build_turning_genesis, run_ceremonies
 
@@ -104,6 +105,24 @@ def test_a_later_draw_follows_from_the_newest_final_checkpoint() -> None:
     assert (again.members, again.bound, again.redraws) == (due.members, due.origin.bound, due.origin.redraws)
 
 
+def test_anyone_draws_every_epoch_again() -> None:
+    chain = TurningChain.started()
+    chain.finalise()
+    chain.turn()
+    chain.turn()
+    epochs, genesis = chain.ledger.epochs, build_turning_genesis()
+    for number, entry in epochs.items():
+        assert entry.origin is not None
+        height = entry.origin.seed_height
+        block_hash = chain.blocks[height - 1].block_hash if height else genesis.genesis_hash
+        before = epochs.get(EpochNumber(number - 1))
+        draw = find_draw_of(REGTEST, genesis, entry, before, block_hash)
+        assert draw is not None
+        assert dict(draw.members) == entry.members
+        if height:
+            assert find_draw_of(REGTEST, genesis, entry, before, genesis.genesis_hash) is None
+
+
 # ------------------------------------------------------------------ the turn
 
 
@@ -156,6 +175,7 @@ def test_bookings_are_signed_by_the_active_epoch_or_the_one_before() -> None:
     intent = chain.record(chain.make_transfer_of(0, [(1, 100_000)]))
     chain.turn()
     before = chain.ledger.compute_booking(intent, EpochNumber(0))
+    chain.add(chain.make_invoices(chain.make_terms(1), request_id=b"keeps epoch 1"))
     chain.turn()
     assert chain.refusal(chain.sign_booking(before)) == "NOT_ACTIVE"
     late = chain.sign_booking(chain.ledger.compute_booking(intent, EpochNumber(1)))
@@ -163,6 +183,25 @@ def test_bookings_are_signed_by_the_active_epoch_or_the_one_before() -> None:
     forged = replace(late, validator_signature=sign_with_group(groups[Role.VALIDATOR], late.booking.digest))
     assert chain.refusal(forged) == "BAD_SIGNATURE"
     chain.add(late)
+
+
+def test_a_retired_epochs_keys_book_nothing_even_right_after_the_turn() -> None:
+    chain = TurningChain.started()
+    chain.add(chain.make_invoices(chain.make_terms(1)))
+    chain.turn()
+    intent = chain.record(chain.make_transfer_of(0, [(1, 100_000)]))
+    chain.turn()
+    by_one = chain.sign_booking(chain.ledger.compute_booking(intent, EpochNumber(1)))
+    assert chain.state(1) is S.RETIRING
+    chain.ledger.check_record(by_one)
+    idle = TurningChain.started()
+    idle.turn()
+    idle.add(idle.make_invoices(idle.make_terms(1)))
+    later = idle.record(idle.make_transfer_of(1, [(1, 100_000)]))
+    idle.add()
+    assert idle.state(0) is S.RETIRED
+    void = idle.sign_booking(idle.ledger.compute_booking(later, EpochNumber(0)))
+    assert idle.refusal(void) == "NOT_ACTIVE"
 
 
 def test_a_retiring_epoch_pays_burns_and_a_parked_one_does_not() -> None:
@@ -395,6 +434,35 @@ def test_a_node_that_slept_three_epochs_comes_to_the_same_state() -> None:
     again = replay(build_turning_genesis(), REGTEST, chain.blocks)
     assert again.compute_state_root() == chain.ledger.compute_state_root()
     assert again.active_epoch == 3
+
+
+def test_a_member_of_e_confirms_nothing_of_an_epoch_that_is_over() -> None:
+    chain = TurningChain.started()
+    first = chain.keyed[EpochNumber(0)].confirmed[0]
+    chain.announce()
+    late = chain.keyed[EpochNumber(2)]
+    chain.add(*late.host_keys, *late.keyed, *late.confirmed[:3])
+    while chain.ledger.active_epoch != 2:
+        chain.turn()
+    chain.turn()
+    chain.add()
+    assert chain.state(2) is S.RETIRED
+    root = chain.ledger.compute_state_root()
+    assert chain.refusal(late.confirmed[3]) == "EPOCH_KEYED"
+    assert chain.refusal(first) == "ALREADY_RECORDED"
+    assert chain.ledger.compute_state_root() == root
+
+
+def test_what_retired_epochs_were_and_their_order_stands_in_the_state_root() -> None:
+    first, second = make_entry(0, S.RETIRED), make_entry(1, S.RETIRED)
+    histories = ((first,), (replace(first, announced=KaonHeight(1)),), (first, second), (second, first))
+    roots = set()
+    for entries in histories:
+        tables = EpochTown().tables
+        for entry in entries:
+            fold_retired(tables, entry)
+        roots.add(compute_state_root(tables))
+    assert len(roots) == len(histories)
 
 
 def test_in_a_chain_without_checkpoints_epochs_do_not_turn() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -13,12 +13,13 @@ import structlog
 
 from smpc.curve import SecretKey, sign_schnorr
 from smpc.errors import BridgeError, CheckFailed, Conflict, InvalidInput, Refused, Unavailable
-from smpc.node.devchain.announcement import announce_first_epoch
+from smpc.node.devchain.announcement import announce_epoch, announce_first_epoch
 from smpc.params import Params
 from smpc.protocol.codec import MAX_ENCODED, encode, encode_variant
 from smpc.protocol.ledger import Ledger
+from smpc.protocol.ledger_state import DueEpoch
 from smpc.protocol.records import EpochAnnounced, Genesis, KaonBlock, Record
-from smpc.types import KaonHeight, RecordId, Signature
+from smpc.types import EpochNumber, KaonHeight, RecordId, Signature
 
 MAX_PENDING_RECORDS: Final = 5_000
 """Records that wait for a block, at most."""
@@ -28,6 +29,9 @@ MAX_BLOCK_BYTES: Final = MAX_ENCODED // 4
 
 CACHED_BLOCKS: Final = 64
 """Newest blocks kept in memory, so that those who follow do not each read the disk."""
+
+Announcer = Callable[[Genesis, DueEpoch], EpochAnnounced]
+"""Makes the announcement of an epoch that is due."""
 
 log = structlog.get_logger()
 
@@ -59,13 +63,22 @@ class Pending:
 class DevChain:
     """One proposer's chain. Not thread safe: everything but the disk happens on one event loop."""
 
-    def __init__(self, genesis: Genesis, params: Params, proposer: SecretKey, store: BlockLog) -> None:
+    def __init__(
+        self,
+        genesis: Genesis,
+        params: Params,
+        proposer: SecretKey,
+        store: BlockLog,
+        announcer: Announcer = announce_epoch,
+    ) -> None:
         self.ledger = Ledger(genesis, params)
         """The state at the tip."""
         self._draft = Ledger(genesis, params)
         self._proposer = proposer
         self._store = store
+        self._announcer = announcer
         self._pending: dict[RecordId, Pending] = {}
+        self._undrawn: set[tuple[EpochNumber, KaonHeight]] = set()
         self._grown = asyncio.Event()
         self._is_retired = False
         self._newest: deque[tuple[KaonHeight, bytes]] = deque(maxlen=CACHED_BLOCKS)
@@ -73,11 +86,14 @@ class DevChain:
     async def load(self, announcement: EpochAnnounced | None = None) -> None:
         """Bring both ledgers to the stored tip; CheckFailed when the stored chain is not valid.
 
-        A new chain announces its first epoch: `announcement` where given, else with a fresh preimage.
+        A new chain announces its first epoch: `announcement` where given, else with a fresh preimage. Where epochs
+        turn, whatever the ledger says is due is announced, now and before every later block.
         """
         await asyncio.to_thread(self._replay)
         self._draft.open_draft()
-        if not self.ledger.epochs:
+        if self.ledger.genesis.has_checkpoints:
+            self._announce_due()
+        elif not self.ledger.epochs:
             self._admit(announcement or announce_first_epoch(self.ledger.genesis, self.ledger.params))
         log.info("chain.loaded", height=self.ledger.height, tip=self.ledger.block_hash)
 
@@ -149,6 +165,21 @@ class DevChain:
         self._pending[record_id] = Pending(record, size)
         return record_id
 
+    def _announce_due(self) -> None:
+        """Put the announcement of every epoch that is due, and could be drawn, first in the next block."""
+        while (due := next((item for item in self._draft.due.values() if item.members), None)) is not None:
+            try:
+                self._admit(self._announcer(self.ledger.genesis, due))
+            except BridgeError as reason:
+                log.warning("epoch.not_announced", epoch=due.number, reason=reason.message)
+                return
+            log.info("epoch.announced", epoch=due.number, draw=due.origin.draw)
+        undrawn = {(due.number, due.since) for due in self._draft.due.values()}
+        for number, since in sorted(undrawn - self._undrawn):
+            # Too few validators who are not jailed, or one group would hold a third of the stake.
+            log.warning("epoch.not_drawn", epoch=number, since=since)
+        self._undrawn = undrawn
+
     def _take(self) -> dict[RecordId, Pending]:
         taken: dict[RecordId, Pending] = {}
         room = MAX_BLOCK_BYTES
@@ -167,6 +198,7 @@ class DevChain:
         waiting = [item for record_id, item in self._pending.items() if record_id not in taken]
         self._pending.clear()
         self._draft.open_draft()
+        self._announce_due()
         for item in waiting:
             self._readmit(item)
         grown, self._grown = self._grown, asyncio.Event()

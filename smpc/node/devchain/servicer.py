@@ -14,6 +14,7 @@ from smpc.errors import Conflict, InvalidInput, NotFound, Refused
 from smpc.host.gates import Access
 from smpc.host.peer import PeerRole, require_peer
 from smpc.node.devchain.chain import DevChain
+from smpc.protocol.attestations import CheckpointVote, Heartbeat
 from smpc.protocol.codec import decode, decode_variant
 from smpc.protocol.ledger_views import (
     KaonTip,
@@ -21,7 +22,6 @@ from smpc.protocol.ledger_views import (
     RecordsPage,
     build_epoch_view,
     build_supply_view,
-    compute_final_height,
     list_verdicts,
 )
 from smpc.protocol.records import (
@@ -59,7 +59,9 @@ _ACCOUNT: Final[frozenset[type[Any]]] = frozenset({AccountTransfer, BurnRequeste
 _GROUPS: Final[frozenset[type[Any]]] = frozenset(
     {GroupKeyRecorded, IntentRecorded, BookingRecorded, IntentWithdrawn, IntentDead}
 )
-_MEMBER: Final[frozenset[type[Any]]] = frozenset({HostKeyAnnounced, PreimageConfirmed, ChallengeRaised})
+_MEMBER: Final[frozenset[type[Any]]] = frozenset(
+    {HostKeyAnnounced, PreimageConfirmed, ChallengeRaised, Heartbeat, CheckpointVote}
+)
 
 SUBMITTERS: Final[Mapping[PeerRole, frozenset[type[Any]]]] = {
     PeerRole.PARTICIPANT: _MEMBER | _GROUPS | _ACCOUNT,
@@ -90,8 +92,8 @@ class ConsensusServicer(ConsensusServiceServicer):
     async def GetTip(self, request: pb.GetTipRequest, context: Context) -> pb.GetTipResponse:
         """Return where the chain stands."""
         ledger = self._chain.ledger
-        final = compute_final_height(ledger.height, ledger.params.finality_depth)
-        tip = KaonTip(ledger.height, ledger.block_hash, final, ledger.genesis.genesis_hash, ledger.time_millis)
+        genesis_hash = ledger.genesis.genesis_hash
+        tip = KaonTip(ledger.height, ledger.block_hash, ledger.final_height, genesis_hash, ledger.time_millis)
         return wire.to_tip_message(tip)
 
     async def GetBlock(self, request: pb.GetBlockRequest, context: Context) -> pb.GetBlockResponse:
