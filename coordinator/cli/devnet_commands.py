@@ -22,7 +22,7 @@ from coordinator.devnet.supervisor import build_supervisor
 from smpc.bitcoin.address import parse_destination
 from smpc.errors import BridgeError, InvalidInput, NotFound
 from smpc.node.bitcoind_endpoint import CookieFile, RpcEndpoint
-from smpc.types import Network
+from smpc.types import Finality, Network
 
 app = typer.Typer(help="A whole bridge on this machine: bitcoind, store, consensus layer, coordinator and pods.")
 
@@ -40,6 +40,10 @@ async def bring_up(
         int | None,
         typer.Option(help="Milliseconds between consensus-layer blocks.", show_default=str(DEFAULT_BLOCK_MILLIS)),
     ] = None,
+    finality: Annotated[
+        Finality | None,
+        typer.Option(help="What makes blocks final; with checkpoints epochs turn.", show_default=str(Finality.DEPTH)),
+    ] = None,
     mine_every: Annotated[
         float | None, typer.Option(help="Mine a Bitcoin block every so many seconds.", show_default="on request")
     ] = None,
@@ -54,8 +58,8 @@ async def bring_up(
     if mine_every is not None and not mine_every >= _MIN_PERIOD:
         raise InvalidInput(f"--mine-every is at least {_MIN_PERIOD} seconds, got {mine_every}")
     options = None
-    if pods is not None or block_millis is not None:
-        options = DevnetOptions(pods or DEFAULT_PODS, block_millis or DEFAULT_BLOCK_MILLIS)
+    if pods is not None or block_millis is not None or finality is not None:
+        options = DevnetOptions(pods or DEFAULT_PODS, block_millis or DEFAULT_BLOCK_MILLIS, finality or Finality.DEPTH)
     if foreground:
         await _stay(desk, options, mine_every)
         return None

@@ -10,6 +10,7 @@ from coordinator.devnet.settings import DEFAULT_BLOCK_MILLIS, DEFAULT_PODS, Devn
 from coordinator.devnet.supervisor import build_supervisor
 from smpc.host.log import LogLevel, configure_logging
 from smpc.host.process import harden_process, raise_file_limit
+from smpc.types import Finality
 
 
 def main() -> None:
@@ -18,14 +19,17 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--pods", type=int)
     parser.add_argument("--block-millis", type=int)
+    parser.add_argument("--finality", type=Finality)
     parser.add_argument("--mine-every", type=float)
     given = parser.parse_args()
     harden_process(secrets=False)
     raise_file_limit()
     configure_logging(LogLevel.INFO)
     options = None
-    if given.pods is not None or given.block_millis is not None:
-        options = DevnetOptions(given.pods or DEFAULT_PODS, given.block_millis or DEFAULT_BLOCK_MILLIS)
+    if given.pods is not None or given.block_millis is not None or given.finality is not None:
+        options = DevnetOptions(
+            given.pods or DEFAULT_PODS, given.block_millis or DEFAULT_BLOCK_MILLIS, given.finality or Finality.DEPTH
+        )
 
     async def keep() -> None:
         await build_supervisor(given.data_dir, options, given.mine_every).run()

@@ -67,6 +67,7 @@ def build_genesis(settings: DevnetSettings, identities: DevnetIdentities, first:
         proposer=identities.consensus,
         btc_start=(first.height, first.block_hash),
         block_millis=settings.options.block_millis,
+        finality=settings.options.finality,
     )
 
 

@@ -13,6 +13,7 @@ from coordinator.devnet.layout import name_pod
 from coordinator.devnet.loopback_ports import choose_ports
 from smpc.errors import ConfigError, InvalidInput
 from smpc.host.private_file import replace_private_file
+from smpc.types import Finality
 
 FORMAT: Final = 1
 MIN_PODS: Final = 13
@@ -30,6 +31,8 @@ class DevnetOptions:
     pods: int = DEFAULT_PODS
     block_millis: int = DEFAULT_BLOCK_MILLIS
     """Time between consensus-layer blocks, milliseconds."""
+    finality: Finality = Finality.DEPTH
+    """`checkpoints` makes epochs turn, and sweeps with them; `depth` keeps epoch 0 active."""
 
     def __post_init__(self) -> None:
         if not MIN_PODS <= self.pods <= MAX_PODS:
@@ -108,10 +111,15 @@ def _parse(content: dict[str, Any], path: Path) -> DevnetSettings:
             raise ConfigError(f"{path} is of another version", remedy="create a new devnet in another directory")
         ports = content["ports"]
         return DevnetSettings(
-            DevnetOptions(**content["options"]), DevnetPorts(**{**ports, "pods": tuple(ports["pods"])})
+            _parse_options(content["options"]), DevnetPorts(**{**ports, "pods": tuple(ports["pods"])})
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path) from error
+
+
+def _parse_options(options: dict[str, Any]) -> DevnetOptions:
+    finality = Finality(options.pop("finality", Finality.DEPTH))
+    return DevnetOptions(**options, finality=finality)
 
 
 def _damaged(path: Path) -> ConfigError:
