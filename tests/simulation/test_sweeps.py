@@ -45,7 +45,7 @@ async def test_peg_outs_that_wait_for_mature_outputs_are_carried_along(world: Tu
 
 
 @turning
-async def test_a_sweep_goes_on_after_a_crash_at_any_point(world: TurningWorld) -> None:
+async def test_a_sweep_goes_on_though_the_coordinator_is_killed_every_few_blocks(world: TurningWorld) -> None:
     await world.peg_in(50_000_000)
     await world.reach(1)
     states: list[BatchState] = []
@@ -62,7 +62,7 @@ async def test_a_sweep_goes_on_after_a_crash_at_any_point(world: TurningWorld) -
 
 
 @turning
-async def test_a_sweep_that_does_not_go_through_is_replaced_and_pays_the_epoch_active_then(world: TurningWorld) -> None:
+async def test_a_sweep_that_does_not_go_through_is_replaced_by_a_dearer_one(world: TurningWorld) -> None:
     await world.peg_in(50_000_000)
     await world.reach(1)
     world.mine(REGTEST.confirmations)
