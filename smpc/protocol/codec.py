@@ -118,6 +118,8 @@ def _count_added(cls: type[Any]) -> int:
 
 def _count_present(cls: type[Any], value: object) -> int:
     """Return how many fields have bytes: all but the last added ones that hold their defaults."""
+    if not _count_added(cls):
+        return len(_hints(cls))
     fields = dataclasses.fields(cls)
     present = len(fields)
     while _is_added(fields[present - 1]) and _has_default(fields[present - 1], value):
@@ -131,8 +133,15 @@ def _base(hint: Any) -> Any:
     return hint
 
 
+_UNIONS: Final[dict[Any, bool]] = {}
+
+
 def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in {types.UnionType, typing.Union}
+    known = _UNIONS.get(hint)
+    if known is None:
+        known = typing.get_origin(hint) in {types.UnionType, typing.Union}
+        _UNIONS[hint] = known
+    return known
 
 
 def _content(value: Any, hint: Any) -> bytes:
