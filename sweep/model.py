@@ -25,7 +25,7 @@ class SweepView(LedgerView, Protocol):
         ...
 
     def find_op_return(self, epoch: EpochNumber, target: EpochNumber) -> Script | None:
-        """Return the notarisation a sweep of `epoch` to `target` carries; None while the target was never active."""
+        """Return the notarisation a sweep of `epoch` to `target` carries; None for an unknown epoch or target."""
         ...
 
 

@@ -68,8 +68,7 @@ def _try_rebuild(ledger: SweepView, intent: Intent) -> tuple[BuiltTransaction | 
 
 def _judge_notarisation(review: Review, ledger: SweepView, intent: Intent) -> None:
     """Judge V16: tag, version, epoch, block hash and state root are those of my own ledger."""
-    is_known = intent.epoch in ledger.epochs
-    expected = ledger.find_op_return(intent.epoch, intent.target_epoch) if is_known else None
+    expected = ledger.find_op_return(intent.epoch, intent.target_epoch)
     agrees = bool(intent.op_return) and intent.op_return == expected
     text = f"the sweep notarises {intent.op_return.hex()[:200]}, my ledger says {expected.hex() if expected else '-'}"
     review.require("V16", agrees, text, reason="WRONG_NOTARISATION")

@@ -271,9 +271,9 @@ class Ledger:
         return ledger_commission.find_due_commission(self._tables, epoch, replaces)
 
     def find_op_return(self, epoch: EpochNumber, target: EpochNumber) -> Script | None:
-        """Return the notarisation a sweep of `epoch` to `target` carries; None while the target was never active."""
+        """Return the notarisation a sweep of `epoch` to `target` carries; None for an unknown epoch or target."""
         anchor = self.anchors.get(target)
-        return None if anchor is None else ledger_contents.compute_op_return(anchor, epoch)
+        return None if anchor is None or epoch not in self.epochs else ledger_contents.compute_op_return(anchor, epoch)
 
     def list_free_outputs(self, epoch: EpochNumber) -> tuple[VaultEntry, ...]:
         """Return the epoch's booked vault outputs that no standing intent spends, by outpoint."""

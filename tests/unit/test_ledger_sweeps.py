@@ -249,6 +249,11 @@ def test_the_anchors_state_root_is_the_replicas_own() -> None:
     assert chain.ledger.anchors[EpochNumber(1)].state_root == chain.ledger.compute_state_root()
 
 
+@pytest.mark.parametrize(("epoch", "target"), [(2**32, 1), (2**63, 1), (99, 1), (0, 99)])
+def test_knows_no_op_return_of_an_epoch_that_never_was(epoch: int, target: int) -> None:
+    assert retiring().ledger.find_op_return(EpochNumber(epoch), EpochNumber(target)) is None
+
+
 @pytest.mark.parametrize("lie", ["none", "stale", "epoch", "root", "more"])
 def test_refuses_any_other_op_return(lie: str) -> None:
     chain = retiring()
