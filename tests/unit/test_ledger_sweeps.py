@@ -272,6 +272,13 @@ def test_refuses_any_other_op_return(lie: str) -> None:
     assert offer(chain, replace(right, op_return=forged)) == "WRONG_OP_RETURN"
 
 
+@pytest.mark.parametrize("epoch", [99, 2**32 - 1, 2**32, 2**63])
+def test_refuses_a_sweep_out_of_an_epoch_that_never_was(epoch: int) -> None:
+    chain = retiring()
+    lie = replace(chain.make_sweep(0), epoch=EpochNumber(epoch))
+    assert chain.refusal(endorse(chain.keyed[EpochNumber(0)], lie, chain.ledger.height)) == "UNKNOWN_EPOCH"
+
+
 def test_only_a_sweep_notarises_or_pays_commission() -> None:
     chain = retiring()
     burn = chain.burn("alice", 100_000)
