@@ -4,7 +4,7 @@ PY := .venv/bin/python
 CHECKED := coordinator smpc pegin pegout sweep slashing deploy tests
 PYTEST_JOBS ?= 2
 
-.PHONY: setup bitcoind demo test format lint bench soak proto lock clean
+.PHONY: setup bitcoind demo demo-emergency test format lint bench soak proto lock clean
 
 setup:
 	@deploy/bootstrap/setup
@@ -16,6 +16,10 @@ bitcoind: setup
 # Moves money both ways on a devnet of 16 participants.
 demo: bitcoind
 	@$(PY) -m coordinator.demo
+
+# A whole Validator group turns malicious, and its BTC leaves it.
+demo-emergency: bitcoind
+	@$(PY) -m coordinator.demo_emergency
 
 # The one command that says whether the tree is sound.
 test: lint bitcoind

@@ -15,7 +15,9 @@ import structlog
 
 from coordinator.attendance import Progress
 from coordinator.config import CoordinatorConfig
+from coordinator.driver import Driver
 from coordinator.epoch_turn import EpochTurn
+from coordinator.evidence_desk import DIRECTORY, EvidenceDesk, EvidenceStore
 from coordinator.front import Front
 from coordinator.invoice_desk import InvoiceDesk
 from coordinator.links import Links, open_links
@@ -29,6 +31,7 @@ from coordinator.pause import FILE_NAME, PauseSwitch
 from coordinator.planner import PEGIN_FLOW
 from coordinator.pods import Pods
 from coordinator.standing import OFFICE, Standing
+from coordinator.sweep_desk import SweepDesk
 from coordinator.tenure import Tenure
 from coordinator.term import Term
 from smpc.errors import BridgeError, ConfigError, Halted, ProtocolError, TimedOut, Unavailable
@@ -63,7 +66,9 @@ class Coordinator:
         self._config = config
         self._links = links
         self._pause = PauseSwitch(config.data_dir / FILE_NAME)
-        self._pods = Pods(links.transport, links.secret, lambda: links.replica.ledger)
+        store = EvidenceStore(config.data_dir / DIRECTORY)
+        self._evidence = EvidenceDesk(store, links.secret, links.consensus, is_judged=links.replica.ledger.needs_arming)
+        self._pods = Pods(links.transport, links.secret, lambda: links.replica.ledger, self._evidence.take)
         self._turn = EpochTurn(self._pods, links.consensus, links.replica, watch=_log_ceremony)
         self.standing: Final = Standing()
         self.outlook: Final = Outlook(links.replica.ledger, links.node)
@@ -73,6 +78,9 @@ class Coordinator:
             feed=links.replica,
             bitcoin=self.outlook.pulse,
             require_open=self._require_open,
+        )
+        self._sweeps = SweepDesk(
+            outlook=self.outlook, node=links.node, pause=self._pause, require_driver=self._require_driver
         )
         self.term: Term | None = None
         """The term in office; None while the store or the lease is missing."""
@@ -109,12 +117,18 @@ class Coordinator:
             standing=self.standing,
             pause=self._pause,
             desk=self._desk,
+            sweeps=self._sweeps,
+            turn=self._turn,
             find_term=lambda: self.term,
         )
 
     async def _require_open(self) -> None:
         """Raise why no invoice may be issued now: paused, halted, or without a store that would find its deposits."""
         self._pause.require_running(PEGIN_FLOW)
+        await self._require_driver()
+
+    async def _require_driver(self) -> Driver:
+        """Return who proposes; raise why nothing new may be proposed now: halted, or without store or lease."""
         self.standing.require_promising()
         if self.term is None:
             raise Unavailable("the coordinator is not in office", remedy="try again in a while")
@@ -122,6 +136,7 @@ class Coordinator:
             raise self.term.driver.halted
         self.term.tenure.require_held()
         await self.term.mempool.store.read_head()
+        return self.term.driver
 
     # -------------------------------------------------------------- what it depends on
 
@@ -133,6 +148,7 @@ class Coordinator:
             self.outlook.pulse.run(self._config.poll_seconds),
             self._await_epoch(),
             self._hold_office(),
+            self._evidence.run_forever(),
         )
 
     async def _check_node(self) -> None:

@@ -7,19 +7,21 @@ What fails is asked for again by the record itself once time has passed, so noth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import structlog
 
+from coordinator.arming_work import ArmingWork
 from coordinator.attendance import Progress
 from coordinator.completion_round import deliver_signatures
 from coordinator.driver import Driver
 from coordinator.endorsement_round import collect_endorsements
+from coordinator.message_rounds import MessageRounds
 from coordinator.pods import Pods
 from coordinator.quarantine import list_items
 from coordinator.refusals import find_final_refusal
-from coordinator.signing_job import SigningJob, build_booking_job, build_message_job, build_spend_job
+from coordinator.signing_job import build_booking_job, build_message_job, build_spend_job
 from coordinator.signing_outcome import RoundOutcome
 from coordinator.signing_round import run_signing_round
 from pegin.events import PlanTransfers
@@ -33,15 +35,16 @@ from smpc.participant.spending import rebuild
 from smpc.protocol.batch import BATCH, Batch, find_due_effect
 from smpc.protocol.batch_events import (
     AskBooking,
+    AskCosigners,
     AskDeath,
     AskEndorsements,
     AskValidators,
     AskWithdrawal,
-    AskWitnesses,
     BatchEffect,
     BookingRefused,
     BookingSigned,
     BroadcastTransaction,
+    CosignersSigned,
     EndorsementsGathered,
     EndorsementsRefused,
     PlanBump,
@@ -50,20 +53,20 @@ from smpc.protocol.batch_events import (
     SubmitBooking,
     SubmitIntent,
     ValidatorsSigned,
-    WitnessesSigned,
 )
+from smpc.protocol.end_records import IntentDead, IntentWithdrawn
 from smpc.protocol.endings import compute_dead_digest, compute_withdrawal_digest
+from smpc.protocol.intents import list_signing_roles
 from smpc.protocol.ledger import Ledger
+from smpc.protocol.ledger_bookings import BOOKING_ROLES
 from smpc.protocol.pod_messages import DeadSubject, WithdrawalSubject
-from smpc.protocol.records import BookingRecorded, GroupInfo, IntentDead, IntentRecorded, IntentWithdrawn, Record
-from smpc.types import EpochNumber, GroupId, IntentId, Purpose, Role, Signature
+from smpc.protocol.records import BookingRecorded, GroupInfo, IntentRecorded, Record
+from smpc.types import EpochNumber, IntentId, Purpose, Role, Signature
 
 log = structlog.get_logger()
 
 Effect = BatchEffect | PlanTransfers | PlanPayouts
 """Everything a lifecycle asks for."""
-
-SIGNING_ROLES: Final = (Role.VALIDATOR, Role.WITNESS)
 
 
 class BatchWork:
@@ -83,8 +86,8 @@ class BatchWork:
         self._node = node
         self._consensus = consensus
         self._view = view
-        self._halves: dict[tuple[GroupId, bytes], Signature] = {}
-        """What one group signed of a message that the other has not signed yet, by group and digest."""
+        self._armings = ArmingWork(pods, view)
+        self._messages = MessageRounds(pods)
         self.progress: Final[dict[IntentId, Progress]] = {}
         """The newest report of a round that runs for an intent: what `watch` shows."""
 
@@ -107,7 +110,7 @@ class BatchWork:
             AskEndorsements: self._ask_endorsements,
             SubmitIntent: self._submit_intent,
             AskValidators: self._ask_validators,
-            AskWitnesses: self._ask_witnesses,
+            AskCosigners: self._ask_cosigners,
             BroadcastTransaction: self._broadcast,
             AskBooking: self._ask_booking,
             SubmitBooking: self._submit_booking,
@@ -117,28 +120,38 @@ class BatchWork:
     # -------------------------------------------------------------- before the record
 
     async def _ask_endorsements(self, batch: Batch) -> None:
-        groups = tuple(self._find_group(batch.intent.epoch, role) for role in SIGNING_ROLES)
-        outcome = await collect_endorsements(self._pods, groups, self._rebuild(batch), watch=self._watch(batch))
-        at = self._view().height
-        if outcome.is_enough:
+        groups = self._find_signers(batch)
+        built, watch = self._rebuild(batch), self._watch(batch)
+        async with asyncio.TaskGroup() as rounds:
+            arming = rounds.create_task(self._armings.arm(batch.intent, watch=watch))
+            outcome = await collect_endorsements(self._pods, groups, built, watch=watch)
+        armed, at = arming.result(), self._view().height
+        if outcome.is_enough and armed.is_armed:
             self._driver.quarantine.forgive(list_items(batch))
-            await self._driver.answer(batch.intent_id, EndorsementsGathered(outcome.endorsements, at))
-            return
-        log.info("batch.not_endorsed", intent=batch.intent_id.hex(), reason=outcome.describe())
-        refusal = find_final_refusal(groups, outcome.declined)
-        if refusal is not None:
-            event = EndorsementsRefused(refusal.rule, refusal.message, at)
+            event = EndorsementsGathered(outcome.endorsements, at, armed.records)
             await self._driver.answer(batch.intent_id, event)
+            return
+        log.info("batch.not_endorsed", intent=batch.intent_id.hex(), reason=outcome.describe(), armed=armed.is_armed)
+        refusal = find_final_refusal(groups, outcome.declined) or armed.refusal
+        if refusal is not None:
+            await self._driver.answer(batch.intent_id, EndorsementsRefused(refusal.rule, refusal.message, at))
 
     async def _submit_intent(self, batch: Batch) -> None:
-        refused = await self._submit(IntentRecorded(batch.intent, batch.endorsements))
-        if refused is not None:
-            await self._driver.answer(batch.intent_id, SubmissionRefused(refused, self._view().height))
+        try:
+            records: tuple[Record, ...] = (*batch.armings, IntentRecorded(batch.intent, batch.endorsements))
+            for record in records:
+                refused = await self._hand_in(record)
+                if refused is not None:
+                    await self._driver.answer(batch.intent_id, SubmissionRefused(refused, self._view().height))
+                    return
+        except (Unavailable, TimedOut) as reason:
+            # Without its armings the ledger would refuse the intent for good; both are asked for again.
+            log.warning("record.not_submitted", record="IntentRecorded", reason=reason.message)
 
     # -------------------------------------------------------------- signing
 
     async def _ask_validators(self, batch: Batch) -> None:
-        info = self._find_group(batch.intent.epoch, Role.VALIDATOR)
+        info, _ = self._find_signers(batch)
         job = build_spend_job(info, self._rebuild(batch))
         outcome = await run_signing_round(self._pods, job, watch=self._watch(batch))
         if outcome.is_signed:
@@ -147,8 +160,8 @@ class BatchWork:
         else:
             await self._note_unsigned(batch, info, outcome)
 
-    async def _ask_witnesses(self, batch: Batch) -> None:
-        info, built = self._find_group(batch.intent.epoch, Role.WITNESS), self._rebuild(batch)
+    async def _ask_cosigners(self, batch: Batch) -> None:
+        (_, info), built = self._find_signers(batch), self._rebuild(batch)
         job = build_spend_job(info, built, batch.validator_signatures)
         outcome = await run_signing_round(self._pods, job, watch=self._watch(batch))
         if not outcome.is_signed:
@@ -158,15 +171,16 @@ class BatchWork:
         transaction = built.complete(batch.validator_signatures, signatures)
         # One more gate: Bitcoin's own interpreter. What it refuses is never broadcast (case B21).
         await asyncio.to_thread(verify_input_scripts, transaction, built.prevouts)
-        event = WitnessesSigned(signatures, transaction.to_bytes(), self._view().height)
+        event = CosignersSigned(signatures, transaction.to_bytes(), self._view().height)
         await self._driver.answer(batch.intent_id, event)
 
     async def _note_unsigned(self, batch: Batch, info: GroupInfo, outcome: RoundOutcome) -> None:
-        """Say that a group will never sign, when too few are left who did not refuse for good."""
+        """Say that a group will not sign, when too few are left who did not refuse for good."""
         log.warning("round.failed", intent=batch.intent_id.hex(), outcome=outcome.describe())
         refusal = find_final_refusal([info], outcome.declined)
         if refusal is not None:
-            event = SigningRefused(info.group.role, refusal.rule, refusal.message, self._view().height)
+            height, opens = self._view().height, self._driver.find_refund_height(batch)
+            event = SigningRefused(info.group.role, refusal.rule, refusal.message, height, opens)
             await self._driver.answer(batch.intent_id, event)
 
     async def _broadcast(self, batch: Batch) -> None:
@@ -180,14 +194,14 @@ class BatchWork:
         await self._deliver(batch)
 
     async def _deliver(self, batch: Batch) -> None:
-        if not batch.validator_signatures or not batch.witness_signatures:
+        if not batch.validator_signatures or not batch.cosigner_signatures:
             return
         delivered = await deliver_signatures(
             self._pods,
-            tuple(self._find_group(batch.intent.epoch, role) for role in SIGNING_ROLES),
+            self._find_signers(batch),
             self._rebuild(batch),
             validators=batch.validator_signatures,
-            witnesses=batch.witness_signatures,
+            cosigners=batch.cosigner_signatures,
         )
         log.info("signatures.delivered", intent=batch.intent_id.hex(), pods=len(delivered.holders))
 
@@ -195,8 +209,8 @@ class BatchWork:
 
     async def _ask_booking(self, batch: Batch) -> None:
         booking = self._view().compute_booking(batch.intent_id)
-        jobs = [build_booking_job(self._find_group(booking.epoch, role), booking) for role in SIGNING_ROLES]
-        signatures = await self._sign_tagged(batch, jobs)
+        jobs = [build_booking_job(self._find_group(booking.epoch, role), booking) for role in BOOKING_ROLES]
+        signatures = await self._messages.sign(jobs, subject=batch.intent_id, watch=self._watch(batch))
         if signatures is not None:
             await self._driver.answer(batch.intent_id, BookingSigned(booking, *signatures, self._view().height))
 
@@ -220,13 +234,13 @@ class BatchWork:
         active = self._view().active_epoch
         if active is None:
             return
-        subject = DeadSubject(batch.intent_id, effect.outpoint, effect.spender, active)
+        subject = DeadSubject(batch.intent_id, effect.outpoint, effect.spender, active, effect.path)
         digest = compute_dead_digest(self._view(), subject)
         signatures = await self._sign_message(batch, active, Purpose.DEAD, subject, digest)
         if signatures is not None:
             network = batch.intent.network
-            record = IntentDead(network, batch.intent_id, effect.outpoint, effect.spender, active, *signatures)
-            await self._submit(record)
+            spend = (effect.outpoint, effect.spender)
+            await self._submit(IntentDead(network, batch.intent_id, *spend, active, *signatures, effect.path))
 
     async def _sign_message(
         self,
@@ -236,34 +250,21 @@ class BatchWork:
         subject: WithdrawalSubject | DeadSubject,
         digest: bytes,
     ) -> tuple[Signature, Signature] | None:
-        jobs = [build_message_job(self._find_group(epoch, role), purpose, subject, digest) for role in SIGNING_ROLES]
-        return await self._sign_tagged(batch, jobs)
-
-    async def _sign_tagged(self, batch: Batch, jobs: Sequence[SigningJob]) -> tuple[Signature, Signature] | None:
-        """Let V and W sign a tagged message side by side; None, saying why, unless both did.
-
-        What one of them signed is kept until the other has signed too: on a bad line both rarely succeed at once.
-        """
-        missing = [job for job in jobs if (job.group, job.digest) not in self._halves]
-        async with asyncio.TaskGroup() as rounds:
-            running = [
-                rounds.create_task(run_signing_round(self._pods, job, watch=self._watch(batch))) for job in missing
-            ]
-        outcomes = [task.result() for task in running]
-        for job, outcome in zip(missing, outcomes, strict=True):
-            if outcome.is_signed:
-                self._halves[job.group, job.digest] = outcome.require_signatures()[0]
-        failed = [outcome.describe() for outcome in outcomes if not outcome.is_signed]
-        if failed:
-            log.info("message.not_signed", intent=batch.intent_id.hex(), outcome=failed)
-            return None
-        validators, witnesses = (self._halves.pop((job.group, job.digest)) for job in jobs)
-        return validators, witnesses
+        jobs = [build_message_job(self._find_group(epoch, role), purpose, subject, digest) for role in BOOKING_ROLES]
+        return await self._messages.sign(jobs, subject=batch.intent_id, watch=self._watch(batch))
 
     # -------------------------------------------------------------- shared
 
     async def _submit(self, record: Record) -> str | None:
         """Submit a record; why the ledger would not take it, or None. One that it holds already is no refusal."""
+        try:
+            return await self._hand_in(record)
+        except (Unavailable, TimedOut) as reason:
+            log.warning("record.not_submitted", record=type(record).__name__, reason=reason.message)
+        return None
+
+    async def _hand_in(self, record: Record) -> str | None:
+        """As `_submit`; Unavailable or TimedOut when nobody knows whether it came through."""
         try:
             await self._consensus.submit(record)
         except (Refused, InvalidInput, Conflict) as refused:
@@ -271,12 +272,16 @@ class BatchWork:
                 return None
             log.warning("record.refused", record=type(record).__name__, code=refused.code, reason=refused.message)
             return refused.message
-        except (Unavailable, TimedOut) as reason:
-            log.warning("record.not_submitted", record=type(record).__name__, reason=reason.message)
         return None
 
     def _rebuild(self, batch: Batch) -> BuiltTransaction:
         return rebuild(self._view(), batch.intent.choice, batch.intent.inputs)
+
+    def _find_signers(self, batch: Batch) -> tuple[GroupInfo, GroupInfo]:
+        """Return the groups that endorse and sign, in the order in which they sign."""
+        first, second = list_signing_roles(batch.intent.kind)
+        epoch = batch.intent.epoch
+        return self._find_group(epoch, first), self._find_group(epoch, second)
 
     def _find_group(self, epoch: EpochNumber, role: Role) -> GroupInfo:
         return self._view().epochs[epoch].groups[role]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from coordinator.attendance import Culprit, Declined, Lost, Seat, SignedMessage
+from coordinator.attendance import Culprit, Declined, Lost, Progress, Seat, SignedMessage
 from coordinator.signing_outcome import RoundPolicy
-from smpc.participant.duties import KEYING, compute_open_attempts
+from smpc.participant.duties import CEREMONY_ATTEMPT_BLOCKS, KEYING, compute_open_attempts
+from smpc.protocol.ceremony_records import CeremonyFault
 from smpc.protocol.epoch import compute_ceremony_deadline
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_draws import count_attempts
@@ -80,6 +81,8 @@ class CeremonyOutcome:
     declined: tuple[Declined, ...] = ()
     culprits: tuple[Culprit, ...] = ()
     """Proven by their own signed messages."""
+    faults: tuple[CeremonyFault, ...] = ()
+    """What proves it to anyone: records to submit."""
     suspicions: tuple[Suspicion, ...] = ()
     is_resumed: bool = False
     """The members had finished this ceremony before; only its readiness was shown now."""
@@ -119,11 +122,15 @@ class CeremonyStatus:
     deadline: KaonHeight
     """The last block for its key; after it the epoch is drawn again."""
     is_running: bool = False
+    progress: Progress | None = None
+    """The step of the run that is under way."""
     failures: int = 0
     """Runs of this draw that failed here."""
     left_out: tuple[IdentityKey, ...] = ()
     reason: str = ""
     """How the latest run ended; empty before one did."""
+    rests_until: KaonHeight | None = None
+    """The final height from which the next run begins, after one that failed."""
 
 
 def list_ceremonies(ledger: Ledger) -> tuple[CeremonyStatus, ...]:
@@ -154,31 +161,45 @@ def find_ceremony_work(ledger: Ledger, left_out: LeftOut = MappingProxyType({}))
     """Return every attempt that could be run now, by epoch, role and attempt; empty when every group has its key.
 
     The first attempt needs all who were drawn. A rerun takes who announced a host key for it and is not in `left_out`,
-    as long as that leaves `t` members (design.md section 4).
+    as long as that leaves `t` members (design.md section 4). After a replacement it waits a while for the others, so
+    that the successor takes part.
     """
     return tuple(
         task
         for number in sorted(ledger.epochs)
         for role in sorted(ledger.epochs[number].members)
-        for task in _find_attempts(ledger.epochs[number], role, left_out.get(GroupId(number, role), frozenset()))
+        for task in _find_attempts(
+            ledger.epochs[number], role, left_out.get(GroupId(number, role), frozenset()), ledger.height
+        )
     )
 
 
-def _find_attempts(epoch: EpochEntry, role: Role, silent: frozenset[IdentityKey]) -> list[CeremonyTask]:
+def _find_attempts(
+    epoch: EpochEntry, role: Role, silent: frozenset[IdentityKey], height: KaonHeight
+) -> list[CeremonyTask]:
     if epoch.state not in KEYING or role in epoch.groups:
         return []
     group, threshold = GroupId(epoch.number, role), epoch.thresholds[role]
     found: list[CeremonyTask] = []
     for (of, attempt), known in sorted(epoch.host_keys.items()):
-        if of is not role:
+        if of is not role or epoch.is_attempt_over(role, attempt):
             continue
         present = [member for member in epoch.members[role] if member in known]
         if attempt == epoch.first_attempt:
             is_enough = len(present) == len(epoch.members[role])
         else:
+            awaited = [member for member in epoch.members[role] if member not in silent]
             present = [member for member in present if member not in silent]
             is_enough = len(present) >= threshold
+            if len(present) < len(awaited) and _is_changing(epoch, role, height):
+                is_enough = False
         if is_enough:
             seats = tuple(Seat(group, at, member, known[member]) for at, member in enumerate(present))
             found.append(CeremonyTask(group=group, attempt=attempt, seats=seats, threshold=threshold))
     return found
+
+
+def _is_changing(epoch: EpochEntry, role: Role, height: KaonHeight) -> bool:
+    """Tell whether a member was replaced so lately that its successor's host key may be on its way."""
+    recorded = [item.recorded for item in epoch.replaced if item.role is role]
+    return bool(recorded) and height < recorded[-1] + CEREMONY_ATTEMPT_BLOCKS

@@ -29,7 +29,7 @@ async def deliver_signatures(
     built: BuiltTransaction,
     *,
     validators: Sequence[Signature],
-    witnesses: Sequence[Signature],
+    cosigners: Sequence[Signature],
     seconds: float = 10.0,
 ) -> DeliveryOutcome:
     """Send Complete to every member of the groups in parallel; returns when all answered or `seconds` have passed."""
@@ -45,7 +45,7 @@ async def deliver_signatures(
     async with asyncio.TaskGroup() as calls:
         for info in groups:
             header = slot.open_header(info.group, Purpose(intent.kind.value), intent.intent_id, 0)
-            request = CompleteRequest(header, intent.intent_id, tuple(validators), tuple(witnesses))
+            request = CompleteRequest(header, intent.intent_id, tuple(validators), tuple(cosigners))
             question = pods.seal(request)
             for seat in seat_members(info):
                 calls.create_task(send(seat, question))

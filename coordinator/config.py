@@ -59,7 +59,7 @@ class CoordinatorConfig:
 
     network: Network
     data_dir: Path
-    """Holds what the operator paused; one process at a time."""
+    """Holds what the operator paused, and evidence; one process at a time."""
     genesis: Path
     """The consensus layer's genesis file; it lists this coordinator's identity."""
     keystore: Path

@@ -8,7 +8,7 @@ not be: odd foreign transactions are only bytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import Final
@@ -86,11 +86,20 @@ class InvoiceScripts:
 class DepositWatch:
     """Scans blocks and the mempool for payments to invoices, and blocks for spends of what the bridge waits for."""
 
-    def __init__(self, node: BitcoinNode, feed: MempoolFeed, ledger: Ledger, board: Board) -> None:
+    def __init__(
+        self,
+        node: BitcoinNode,
+        feed: MempoolFeed,
+        ledger: Ledger,
+        board: Board,
+        also_watched: Callable[[], Iterable[Outpoint]] = tuple,
+    ) -> None:
+        """`also_watched` says which outpoints matter for other reasons than being the bridge's own."""
         self._node = node
         self._feed = feed
         self._ledger = ledger
         self._board = board
+        self._also_watched = also_watched
         self._scripts = InvoiceScripts()
         self._mempool_seen: set[Txid] = set()
         self._mempool_read = 0.0
@@ -221,10 +230,10 @@ class DepositWatch:
         return open_deposit(origin, limits, tip).record
 
     def _list_watched_outpoints(self) -> frozenset[Outpoint]:
-        """Return every outpoint whose spender matters: open deposits, inputs of open batches, the booked vault."""
+        """Return every outpoint whose spender matters: deposits, inputs of batches, the booked vault, ancestors."""
         deposits = (deposit.outpoint for deposit in self._board.open_deposits())
         inputs = (outpoint for batch in self._board.open_batches() for outpoint in batch.intent.outpoints)
-        return frozenset((*deposits, *inputs, *self._ledger.vault))
+        return frozenset((*deposits, *inputs, *self._ledger.vault, *self._also_watched()))
 
     async def _save(self, cursor: ChainCursor, known: KaonHeight, changes: Iterable[Change]) -> bool:
         """Write a block's finds and then, with the last of them, the cursor: a crash repeats the block, never skips."""

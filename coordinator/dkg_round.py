@@ -15,12 +15,13 @@ import structlog
 
 from coordinator.attendance import Answered, Culprit, Declined, Lost, Progress, Seat, Watcher, ignore_progress
 from coordinator.ceremony import DEFAULT_POLICY, CeremonyOutcome, CeremonyPolicy, CeremonyTask, Suspicion
+from coordinator.fault_case import FaultCase
 from coordinator.pods import Pods, Question
 from coordinator.signing_job import build_ready_job
 from coordinator.signing_outcome import RoundOutcome
 from coordinator.signing_round import run_signing_round
 from smpc.errors import InvalidInput, MemberFault
-from smpc.participant.ceremonies import compute_dkg_subject
+from smpc.protocol.ceremony_records import CeremonyFault, compute_dkg_subject
 from smpc.protocol.pod_messages import (
     DKG_SUITE,
     DkgFault,
@@ -30,8 +31,10 @@ from smpc.protocol.pod_messages import (
     DkgReply,
     DkgStep1Request,
     DkgStep2Request,
+    Envelope,
     Request,
     SessionHeader,
+    compute_answered_hash,
 )
 from smpc.protocol.records import GroupKeyRecorded
 from smpc.threshold.dkg import (
@@ -74,6 +77,15 @@ class _Answers:
     def messages(self) -> list[bytes]:
         return [self.replies[position].reply.message for position in sorted(self.replies)]
 
+    def signed(self) -> dict[int, Envelope]:
+        return {position: answer.signed.envelope for position, answer in self.replies.items()}
+
+    def drop_unbound(self, answered: bytes) -> None:
+        """Take an answer that does not name the question it answers for none: by it nobody could be held to account."""
+        for position in [at for at, answer in self.replies.items() if answer.reply.answered != answered]:
+            seat = self.replies.pop(position).seat
+            self.lost.append(Lost(seat, "WRONG_MESSAGE", "the answer does not name the broadcast it answers"))
+
 
 class _Ceremony:
     """One run of one attempt."""
@@ -87,6 +99,7 @@ class _Ceremony:
         self._network = slot.network
         subject = compute_dkg_subject(slot.network, task.group, task.attempt, task.host_keys)
         self._header: SessionHeader = slot.open_header(task.group, None, subject, task.attempt, suite=DKG_SUITE)
+        self._case = FaultCase(self._header, task, slot.protocol)
 
     async def run(self) -> CeremonyOutcome:
         finished = await self._find_finished()
@@ -126,8 +139,10 @@ class _Ceremony:
         try:
             state, broadcast = await asyncio.to_thread(coordinator_step1, first.messages(), task.params)
         except MemberFault as fault:
-            return self._blame(fault, first, {at: self._find_code(first, at) for at in fault.culprits()})
+            outcome = self._blame(fault, first, {at: self._find_code(first, at) for at in fault.culprits()})
+            return replace(outcome, faults=self._case.list_wrong_firsts(first.signed(), fault.culprits()))
         second = await self._ask_all(DkgStep2Request(self._header, broadcast), "certified")
+        second.drop_unbound(compute_answered_hash(broadcast))
         if second.faults:
             return await self._investigate(first, second)
         if not second.is_complete:
@@ -135,7 +150,10 @@ class _Ceremony:
         try:
             certificate, output = await asyncio.to_thread(coordinator_finalize, state, second.messages())
         except MemberFault as fault:
-            return self._blame(fault, second, {})
+            outcome = self._blame(fault, second, {})
+            return replace(
+                outcome, faults=self._case.list_wrong_certificates(second.signed(), broadcast, fault.culprits())
+            )
         last = await self._ask_all(DkgFinalizeRequest(self._header, certificate), "finished")
         without = [seat for seat in task.seats if seat.position not in last.replies]
         return await self._make_ready(output.recovery_data, without)
@@ -144,15 +162,30 @@ class _Ceremony:
         """Let every member who found a fault say whom its own share points at."""
         messages = await asyncio.to_thread(coordinator_investigate, first.messages(), self._task.params)
         accusers = [self._task.seats[position] for position in sorted(second.faults)]
+        sealed = first.signed()
+        firsts = tuple(sealed[position] for position in sorted(sealed))
         questions = {
-            seat.position: self._pods.seal(DkgInvestigateRequest(self._header, messages[seat.position]))
+            seat.position: self._pods.seal(DkgInvestigateRequest(self._header, messages[seat.position], firsts))
             for seat in accusers
         }
         found = await self._collect(accusers, questions, "investigated", self._policy.step)
         suspicions = tuple(
             self._suspect(found.faults.get(at, second.faults[at]), questions[at]) for at in sorted(second.faults)
         )
-        return replace(self._fail(suspicions[0].code), suspicions=suspicions, lost=tuple(second.lost + found.lost))
+        accusations = {at: answer.reply.accusations for at, answer in found.faults.items()}
+        faults = await asyncio.to_thread(self._case.list_wrong_shares, sealed, accusations)
+        return replace(
+            self._fail(suspicions[0].code),
+            suspicions=suspicions,
+            lost=tuple(second.lost + found.lost),
+            culprits=tuple(self._convict(fault, first) for fault in faults),
+            faults=faults,
+        )
+
+    def _convict(self, fault: CeremonyFault, first: _Answers) -> Culprit:
+        seat = next(each for each in self._task.seats if each.identity == fault.accused)
+        transcript = (first.questions[seat.position].signed, first.replies[seat.position].signed)
+        return Culprit(seat, "INVALID_SHARE", transcript)
 
     def _suspect(self, finding: Answered[DkgFault], question: Question) -> Suspicion:
         fault = finding.reply

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from coordinator.ancestor_watch import AncestorWatch
 from coordinator.board import Board, Change
 from coordinator.chain_look import ChainLook, ChainMoved, ask_all
 from coordinator.deposit_watch import DepositWatch
@@ -32,6 +33,7 @@ from pegout import events as pegout_events
 from pegout import steps as pegout_steps
 from pegout.lifecycle import PegOut
 from smpc.errors import BridgeError, Halted
+from smpc.node.burial_watch import BurialWatch
 from smpc.node.ports import BitcoinNode, MempoolFeed
 from smpc.protocol import batch_events, batch_steps, batch_view
 from smpc.protocol.batch import BATCH, UNRECORDED, Batch, BatchState
@@ -39,7 +41,8 @@ from smpc.protocol.batch_events import BatchEvent, EndorsementsRefused, IntentFo
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import IntentEntry
 from smpc.protocol.machine import Transition, advance
-from smpc.types import FeeRate, IntentId, KaonHeight
+from smpc.protocol.session_checks import is_near_median
+from smpc.types import BtcHeight, FeeRate, IntentId, KaonHeight
 
 log = structlog.get_logger()
 
@@ -84,9 +87,12 @@ class Driver:
         self._node = node
         self._view = view
         self._paused = paused
-        self._watch = DepositWatch(node, feed, view(), board)
+        self._ancestors = AncestorWatch(node, feed, board)
+        self._watch = DepositWatch(node, feed, view(), board, lambda: self._ancestors.outpoints)
         self._lock = asyncio.Lock()
         self._woken = asyncio.Event()
+        self._burials = BurialWatch(node)
+        self._late_bumps: set[IntentId] = set()
         self.board: Final = board
         self.quarantine: Final = Quarantine()
         self.halted: Halted | None = None
@@ -127,6 +133,7 @@ class Driver:
         await self._adopt_ledger()
         try:
             await self._reconcile(look)
+            await self._ancestors.search(look)
             await self._check_invariants(look)
             if self.halted is None:
                 await self._propose(look)
@@ -143,16 +150,42 @@ class Driver:
                 log.info("answer.too_late", intent=intent.hex(), answer=type(event).__name__)
                 return
             await self._write(batch_steps.step(batch, event), event)
-            if isinstance(event, _REFUSALS):
+            # A refused replacement says nothing of its items: they stand in an intent and are not proposed anew.
+            if isinstance(event, _REFUSALS) and not batch.intent.replaces:
                 self.quarantine.note_refusal(list_items(batch), self._view().height)
         self.wake()
 
     async def plan_bump(self, intent: IntentId) -> None:
-        """Open the batch that replaces a stuck one, if there is a replacement to be had."""
+        """Open the batch that replaces a stuck one, if there is one to be had; later while nobody would endorse it."""
         look = ChainLook(self._node, await self._node.fetch_tip())
+        if not is_near_median(self._view(), look.tip.height):
+            self._late_bumps.add(intent)
+            return
         built = await self._planner().plan_bump(look, intent, await self._estimate())
         if built is not None:
-            await self._open(built)
+            await self.open(built)
+
+    async def open(self, built: BuiltTransaction) -> bool:
+        """Open a planned batch; False where one that is not recorded yet has its outpoints or burns meanwhile."""
+        intent = built.intent
+        async with self._lock:
+            rivals = [batch.intent for batch in self.board.open_batches() if batch.state in UNRECORDED]
+            if any(intent.outpoints & rival.outpoints or intent.burns & rival.burns for rival in rivals):
+                return False
+            known = self.board.batches.get(intent.intent_id)
+            if known is not None and known.state is not BatchState.ABANDONED:
+                return False
+            height = self._view().height
+            if not await self._write(batch_steps.open_batch(intent, height), BatchPlanned(height)):
+                return False
+        log.info("batch.planned", intent=intent.intent_id.hex(), inputs=len(intent.inputs), burns=len(intent.burns))
+        return True
+
+    def find_refund_height(self, batch: Batch) -> BtcHeight | None:
+        """Return the first Bitcoin block that may hold the refund of one of a batch's deposits; None for a vault's."""
+        deposits = [self.board.deposits.get(outpoint) for outpoint in batch.intent.outpoints]
+        heights = [deposit.refund_height for deposit in deposits if deposit is not None]
+        return min((height for height in heights if height is not None), default=None)
 
     # -------------------------------------------------------------- one tick
 
@@ -180,7 +213,7 @@ class Driver:
 
     async def _reconcile(self, look: ChainLook) -> None:
         """Bring batches, then deposits, then peg-outs up to what the chains say; each looks at those before it."""
-        board, observer = self.board, Observer(self._view(), self.board, look)
+        board, observer = self.board, Observer(self._view(), self.board, look, self._ancestors)
         batches = await ask_all(
             [batch.intent_id for batch in board.open_batches()], lambda key: observer.view_batch(board.batches[key])
         )
@@ -223,29 +256,22 @@ class Driver:
         return await self.board.write([Change(record, event, transition.effects)])
 
     async def _propose(self, look: ChainLook) -> None:
+        """Open what is to be done, unless my tip is where members refuse theirs: they would only refuse (V02)."""
+        if not is_near_median(self._view(), look.tip.height):
+            return
+        while self._late_bumps:
+            await self.plan_bump(self._late_bumps.pop())
         planned = await self._planner().plan(look, await self._estimate())
         await look.require_current()
         for built in planned:
-            await self._open(built)
-
-    async def _open(self, built: BuiltTransaction) -> None:
-        """Open a planned batch, unless one that is not recorded yet has its outpoints or burns meanwhile."""
-        intent = built.intent
-        async with self._lock:
-            rivals = [batch.intent for batch in self.board.open_batches() if batch.state in UNRECORDED]
-            if any(intent.outpoints & rival.outpoints or intent.burns & rival.burns for rival in rivals):
-                return
-            known = self.board.batches.get(intent.intent_id)
-            if known is not None and known.state is not BatchState.ABANDONED:
-                return
-            height = self._view().height
-            if not await self._write(batch_steps.open_batch(intent, height), BatchPlanned(height)):
-                return
-        log.info("batch.planned", intent=intent.intent_id.hex(), inputs=len(intent.inputs), burns=len(intent.burns))
+            await self.open(built)
 
     async def _check_invariants(self, look: ChainLook) -> None:
         """Make no new promise while what is booked is not on the chain; go on by itself when it is again (J11)."""
+        doubt = await self._burials.look(self._view())
         violations = await find_violations(self._view(), look)
+        if doubt.reason:
+            violations = (f"{doubt.reason}: {doubt.describe()}", *violations)
         await look.require_current()
         if violations and self.halted is None:
             self.halted = Halted(

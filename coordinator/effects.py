@@ -12,12 +12,15 @@ from typing import Final
 
 import structlog
 
+from coordinator.arming_work import ArmingWork
 from coordinator.attendance import Progress
 from coordinator.batch_work import BatchWork, Effect
 from coordinator.driver import Driver
+from coordinator.emergency_desk import EmergencyDesk
 from coordinator.mempool.model import ClaimedEffect, FencingToken
 from coordinator.mempool.port import Outbox
 from coordinator.pods import Pods
+from coordinator.renewals import Renewals
 from smpc.errors import BridgeError, Unavailable
 from smpc.node.consensus import ConsensusNode
 from smpc.node.ports import BitcoinNode
@@ -34,7 +37,10 @@ CLAIM_BLOCK_MS: Final = 500
 
 
 class EffectRunner:
-    """Claims effects and runs them side by side; one kind of effect for one intent at a time."""
+    """Claims effects and runs them side by side; one kind of effect for one intent at a time.
+
+    Beside it renews armings and executes emergencies.
+    """
 
     def __init__(
         self,
@@ -48,6 +54,8 @@ class EffectRunner:
         token: FencingToken,
     ) -> None:
         self._work = BatchWork(driver=driver, pods=pods, node=node, consensus=consensus, view=view)
+        self._renewals = Renewals(ArmingWork(pods, view), consensus, view)
+        self._emergencies = EmergencyDesk(pods=pods, node=node, consensus=consensus, view=view)
         self._outbox = outbox
         self._token = token
         self._running: set[tuple[str, bytes]] = set()
@@ -59,6 +67,8 @@ class EffectRunner:
         gate = asyncio.Semaphore(MAX_RUNNING)
         failures = 0
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._renewals.run())
+            group.create_task(self._emergencies.run())
             while True:
                 try:
                     claimed = await self._outbox.claim_effects(self._token, block_ms=CLAIM_BLOCK_MS)

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from coordinator.attendance import Watcher, ignore_progress
+from coordinator.attendance import Progress, Watcher, ignore_progress
 from coordinator.ceremony import (
     DEFAULT_POLICY,
     CeremonyOutcome,
@@ -25,14 +25,16 @@ from coordinator.ceremony import (
     list_ceremonies,
 )
 from coordinator.dkg_round import run_ceremony
+from coordinator.evidence_case import CeremonyCase
 from coordinator.pods import Pods
 from smpc.errors import BridgeError, TimedOut, Unavailable
 from smpc.node.consensus import ConsensusNode
 from smpc.participant.duties import KEYING
 from smpc.participant.servicers import LedgerSource
+from smpc.protocol.ceremony_records import CeremonyFault
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.records import GroupKeyRecorded
-from smpc.types import Attempt, EpochNumber, GroupId, IdentityKey, KaonHeight
+from smpc.types import Attempt, EpochNumber, GroupId, IdentityKey, KaonHeight, RecordId
 
 log = structlog.get_logger()
 
@@ -77,9 +79,12 @@ class EpochTurn:
         self._rests_until: dict[GroupId, KaonHeight] = {}
         self._records: dict[GroupId, GroupKeyRecorded] = {}
         self._submitted: dict[GroupId, KaonHeight] = {}
+        self._faults: dict[RecordId, CeremonyFault] = {}
+        self._reported: dict[RecordId, KaonHeight] = {}
         self._left_out: dict[GroupId, frozenset[IdentityKey]] = {}
         self._draws: dict[EpochNumber, int] = {}
         self._running: set[GroupId] = set()
+        self._progress: dict[GroupId, Progress] = {}
         self.outcomes: dict[GroupId, CeremonyOutcome] = {}
         """The latest outcome of every group's ceremony, for status and reports."""
 
@@ -88,12 +93,14 @@ class EpochTurn:
         async with asyncio.TaskGroup() as ceremonies:
             while True:
                 height = self._replica.ledger.height
+                ceremonies.create_task(self._report())
                 for task in self._find_due():
                     ceremonies.create_task(self._turn(task))
                 await self._wait_above(height)
 
     async def step(self) -> tuple[CeremonyOutcome, ...]:
         """Run every ceremony that is due now, side by side, and submit what they yield; the outcomes."""
+        await self._report()
         async with asyncio.TaskGroup() as ceremonies:
             running = [ceremonies.create_task(self._turn(task)) for task in self._find_due()]
         return tuple(outcome for each in running if (outcome := each.result()) is not None)
@@ -108,10 +115,16 @@ class EpochTurn:
         return replace(
             status,
             is_running=group in self._running,
+            progress=self._progress.get(group),
             failures=sum(n for (of, attempt), n in self._failures.items() if of == group and attempt >= first),
             left_out=tuple(sorted(self._left_out.get(group, ()))),
             reason=outcome.describe() if outcome is not None and outcome.task.attempt >= first else "",
+            rests_until=self._rests_until.get(group),
         )
+
+    def _note_progress(self, progress: Progress) -> None:
+        self._progress[progress.group] = progress
+        self._watch(progress)
 
     def _find_due(self) -> list[CeremonyTask]:
         """Return the attempts to run now, one per group, and take them as running."""
@@ -146,17 +159,22 @@ class EpochTurn:
             return await self._key(task)
         finally:
             self._running.discard(task.group)
+            self._progress.pop(task.group, None)
 
     async def _key(self, task: CeremonyTask) -> CeremonyOutcome | None:
         """Submit the record that is there already, or run the ceremony for one."""
         if task.group in self._records:
             await self._submit(task.group)
             return None
-        outcome = await run_ceremony(self._pods, task, policy=self._policy, watch=self._watch)
+        outcome = await run_ceremony(self._pods, task, policy=self._policy, watch=self._note_progress)
         self.outcomes[task.group] = outcome
         if outcome.record is None:
             self._note_failure(task, outcome.describe())
             self._leave_out(task, outcome)
+            self._faults.update({fault.record_id: fault for fault in outcome.faults})
+            for fault in outcome.faults:
+                self._pods.accuse(CeremonyCase(fault, task.threshold))
+            await self._report()
         else:
             self._records[task.group] = outcome.record
             await self._submit(task.group)
@@ -179,13 +197,38 @@ class EpochTurn:
             del self._records[group]
             self._rest(group, (group, record.attempt))
 
+    async def _report(self) -> None:
+        """Submit what is proven until the ledger shows it; a member that proved it does so too."""
+        ledger = self._replica.ledger
+        for record_id, fault in list(self._faults.items()):
+            group, sent = fault.header.group, self._reported.get(record_id)
+            if ledger.find_record(record_id) is not None:
+                del self._faults[record_id]
+            elif sent is None or ledger.height >= sent + RESUBMIT_AFTER:
+                try:
+                    await self._consensus.submit(fault)
+                    self._reported[record_id] = ledger.height
+                    log.warning("ceremony_fault.submitted", epoch=group.epoch, role=group.role)
+                except (Unavailable, TimedOut) as reason:
+                    log.warning("ceremony_fault.postponed", epoch=group.epoch, reason=reason.message)
+                except BridgeError as reason:
+                    # Another proof of it stands already, or its epoch is over.
+                    log.info("ceremony_fault.refused", epoch=group.epoch, code=reason.code, reason=reason.message)
+                    self._faults.pop(record_id, None)
+
     def _note_failure(self, task: CeremonyTask, reason: str) -> None:
         log.warning("ceremony.failed", epoch=task.group.epoch, role=task.group.role, attempt=task.attempt, how=reason)
         self._rest(task.group, (task.group, task.attempt))
 
     def _leave_out(self, task: CeremonyTask, outcome: CeremonyOutcome) -> None:
-        """Remember who was silent or proven at fault: reruns go on without them while `t` others are left."""
+        """Remember who was silent, at fault, or accused without proof: reruns go on without while `t` others are left.
+
+        This relay knows that it carried every message as it was, so where nothing is proven the accuser is wrong. That
+        is no evidence for anybody else: nobody is replaced for it.
+        """
         seats = [*(each.seat for each in outcome.lost), *(each.seat for each in outcome.culprits)]
+        if not outcome.faults:
+            seats += [each.accuser for each in outcome.suspicions]
         absent = {seat.identity for seat in seats}
         known = self._left_out.get(task.group, frozenset())
         left = frozenset(known | absent)

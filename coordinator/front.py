@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from coordinator.config import CoordinatorConfig
+from coordinator.epoch_turn import EpochTurn
 from coordinator.inspection import Inspector
 from coordinator.invoice_desk import InvoiceDesk
 from coordinator.links import Links
@@ -17,6 +18,7 @@ from coordinator.servicers import operator, peg
 from coordinator.servicers.operator import OperatorServicer
 from coordinator.servicers.peg import PegServicer
 from coordinator.standing import Standing, StandingGate
+from coordinator.sweep_desk import SweepDesk
 from coordinator.term import Term
 from pegbridge.v1.operator_pb2_grpc import add_OperatorServiceServicer_to_server
 from pegbridge.v1.peg_pb2_grpc import add_PegServiceServicer_to_server
@@ -51,6 +53,8 @@ class Front:
         standing: Standing,
         pause: PauseSwitch,
         desk: InvoiceDesk,
+        sweeps: SweepDesk,
+        turn: EpochTurn,
         find_term: Callable[[], Term | None],
     ) -> None:
         self._config = config
@@ -67,7 +71,17 @@ class Front:
             find_term=find_term,
         )
         self._peg = self._build_peg_server(PegServicer(outlook, desk, links.replica))
-        self._operator = self._build_operator_server(OperatorServicer(outlook, inspector, pause, inquiry))
+        self._operator = self._build_operator_server(
+            OperatorServicer(
+                outlook=outlook,
+                inspector=inspector,
+                pause=pause,
+                inquiry=inquiry,
+                sweeps=sweeps,
+                standing=standing,
+                list_ceremonies=turn.list_status,
+            )
+        )
 
     async def start(self) -> tuple[int, int]:
         """Listen, NOT_SERVING; return the ports of the peg and the operator service."""

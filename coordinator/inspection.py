@@ -20,6 +20,7 @@ from smpc.errors import BridgeError
 from smpc.host.pki import read_expiry
 from smpc.node.ports import Finding, Verdict
 from smpc.params import PROTOCOL_VERSION
+from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import EpochEntry
 from smpc.protocol.ledger_views import KaonTip
 from smpc.types import FeeRate, IdentityKey
@@ -61,7 +62,10 @@ class Inspector:
     async def inspect(self) -> tuple[Finding, ...]:
         """Return one finding per check; whatever cannot be asked is a finding, not an error."""
         estimate = judge_estimate(self._outlook.pulse.estimate, self._outlook.ledger.params.fee_default)
-        own = (self._check_standing(), self._check_certificate(), self._check_money(), *self._check_flows(), estimate)
+        reserve = judge_reserve(self._outlook.ledger.reserve)
+        ledger = self._outlook.ledger
+        money = (self._check_money(), reserve, *judge_coverage(ledger), *judge_verdicts(ledger), estimate)
+        own = (self._check_standing(), self._check_certificate(), *money, *self._check_flows())
         slow = await _run_all(
             self._links.node.check_node(), self._check_store(), self._check_consensus(), self._check_pods()
         )
@@ -98,7 +102,7 @@ class Inspector:
 
     def _check_flows(self) -> Iterable[Finding]:
         for flow in sorted(self._pause.paused):
-            yield Finding(f"flow.{flow}", Verdict.WARNING, "paused by the operator", "resume it when it should run")
+            yield Finding(f"flow.{flow}", Verdict.WARNING, "paused by the operator", f"resume it: peg resume {flow}")
 
     # -------------------------------------------------------------- dependencies
 
@@ -224,6 +228,37 @@ def judge_estimate(estimate: FeeRate | None, default: FeeRate) -> Finding:
         detail = f"DEGRADED: the node estimates no fee, {default} sat/kvB at most are proposed"
         return Finding("bitcoind.estimate", Verdict.WARNING, detail, "it comes by itself once the node saw more blocks")
     return Finding("bitcoind.estimate", Verdict.OK, f"{estimate} sat/kvB")
+
+
+def judge_reserve(reserve: int) -> Finding:
+    """Say when the reserve (satoshi) is negative: no deposit is credited then."""
+    remedy = "top it up: peg reserve pay-in"
+    return _judge("money.reserve", reserve >= 0, f"{reserve} sat{'' if reserve >= 0 else ': credits halt'}", remedy)
+
+
+def judge_coverage(ledger: Ledger) -> tuple[Finding, ...]:
+    """Say how much of the vault value is armed: below all of it no deposit is taken; nothing where nothing is armed."""
+    if not ledger.needs_arming:
+        return ()
+    unarmed = ledger.list_unarmed()
+    detail = f"{ledger.compute_coverage().text} of the vault value is armed"
+    if unarmed:
+        first = unarmed[0]
+        detail = f"{detail}; {len(unarmed)} outputs are not, as {first.outpoint} ({first.fault}): credits halt"
+    remedy = "it is renewed once enough of the Emergency group of their epoch answer"
+    return (_judge("money.coverage", not unarmed, detail, remedy),)
+
+
+def judge_verdicts(ledger: Ledger) -> tuple[Finding, ...]:
+    """Say which epochs were judged and still hold something: their emergencies or recoveries are under way."""
+    found = []
+    for epoch, role in sorted(ledger.judgements.verdicts):
+        held = ledger.epoch_value.get(epoch, 0)
+        if held:
+            cause = ledger.judgements.verdicts[epoch, role].cause
+            detail = f"{role} of epoch {epoch} is judged ({cause}): {held} sat are still to be moved"
+            found.append(Finding(f"verdict.{epoch}.{role}", Verdict.WARNING, detail, "see peg emergency status"))
+    return tuple(found)
 
 
 def _compute_age(tip: KaonTip) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.chain_look import ChainLook, ask_all
+from slashing.release import list_released_txids
 from smpc.protocol.ledger import Ledger
 from smpc.types import Outpoint
 
@@ -11,7 +12,8 @@ async def find_violations(ledger: Ledger, look: ChainLook) -> tuple[str, ...]:
     """Return what does not hold, one sentence each; nothing new is promised while there is anything.
 
     The money identity holds on the ledger alone and is checked there after every record; it is looked at again here.
-    Beside it every booked vault output must be on my own chain, unspent or spent by a recorded transaction.
+    Beside it every booked vault output must be on my own chain, unspent or spent by a recorded transaction or an
+    emergency.
     """
     found: list[str] = []
     difference = ledger.vault_total - ledger.supply - ledger.open_burns - ledger.reserve
@@ -32,5 +34,8 @@ async def find_violations(ledger: Ledger, look: ChainLook) -> tuple[str, ...]:
 async def _is_spent_by_us(ledger: Ledger, look: ChainLook, outpoint: Outpoint) -> bool:
     for entry in ledger.find_standing((outpoint,), ()):
         if await look.find_height(entry.intent.txid) is not None:
+            return True
+    for txid in list_released_txids(ledger, outpoint):
+        if await look.find_height(txid) is not None:
             return True
     return False

@@ -179,11 +179,21 @@ class InvoiceDesk:
         except Conflict as clash:
             return await self._resolve(order, places, clash)
         except Refused as refused:
-            if refused.code != "INVOICE_RATE_LIMIT":
-                raise
-            await self._wait_blocks(1)
+            await self._outwait(refused, places)
             return None
         return await self._wait_final(order)
+
+    async def _outwait(self, refused: Refused, places: Sequence[Place]) -> None:
+        """Wait until what refused a record is over; raise it when no waiting ends it."""
+        match refused.code:
+            case "INVOICE_RATE_LIMIT":
+                await self._wait_blocks(1)
+            case "NOT_ACTIVE":
+                # The epoch turned in a block that is not final yet: the addresses come from the next one.
+                ended = places[0][0]
+                await self._feed.wait_for(lambda ledger: ledger.active_epoch != ended)
+            case _:
+                raise refused
 
     async def _resolve(self, order: InvoiceOrder, places: Sequence[Place], clash: Conflict) -> RecordId | None:
         """Deal with a record that lost: its request id stands already, its index is taken, its block came too late."""
@@ -255,6 +265,12 @@ class IndexShelf:
         epoch = ledger.active_epoch
         if epoch is None:
             raise Refused("no epoch is active yet", code="NO_EPOCH", remedy="wait until the groups have their keys")
+        if ledger.epochs[epoch].is_convicted:
+            raise Refused(
+                f"epoch {epoch} is judged: it issues no invoice",
+                code="EPOCH_JUDGED",
+                remedy=f"ask again once epoch {epoch + 1} is active",
+            )
         index = self._skip_recorded(ledger, epoch)
         found: list[Place] = []
         while len(found) < count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from coordinator.ancestor_watch import AncestorWatch
 from coordinator.board import Board
 from coordinator.chain_look import ChainLook, ask_all
 from pegin.bookings import compute_booking_depth
@@ -12,6 +13,7 @@ from pegin.lifecycle import Deposit
 from pegin.steps import DepositView
 from pegout.lifecycle import PegOut
 from pegout.steps import PegOutView
+from smpc.protocol.ancestry import ForeignSpend
 from smpc.protocol.batch import UNRECORDED, Batch, BatchState
 from smpc.protocol.batch_view import BatchView
 from smpc.protocol.intents import IntentKind
@@ -23,12 +25,13 @@ _SENT: Final = frozenset({BatchState.BROADCAST, BatchState.CONFIRMED, BatchState
 
 
 class Observer:
-    """Builds views from one look at Bitcoin and the ledger of final blocks; changes nothing."""
+    """Builds views from one look at Bitcoin and the ledger of final blocks; changes no record."""
 
-    def __init__(self, ledger: Ledger, board: Board, look: ChainLook) -> None:
+    def __init__(self, ledger: Ledger, board: Board, look: ChainLook, ancestors: AncestorWatch) -> None:
         self._ledger = ledger
         self._board = board
         self._look = look
+        self._ancestors = ancestors
         self._plans: Mapping[BurnId, IntentId] | None = None
 
     # -------------------------------------------------------------- batches
@@ -61,16 +64,19 @@ class Observer:
         known = {point: height for point in intent.outpoints if (height := heights[point.txid]) is not None}
         return compute_booking_depth(params, intent, mined, known)
 
-    async def _find_input_trouble(self, batch: Batch) -> tuple[Outpoint | None, tuple[Outpoint, Txid] | None]:
-        """Return an input that is gone, and one that a buried stranger spent, while the transaction is not mined."""
+    async def _find_input_trouble(self, batch: Batch) -> tuple[Outpoint | None, ForeignSpend | None]:
+        """Return an input that is gone, and what a buried stranger spent, while the transaction is not mined."""
         outputs = await ask_all(batch.intent.outpoints, self._look.output)
         lost: Outpoint | None = None
         for outpoint in sorted(point for point, output in outputs.items() if output is None):
             stranger = await self._find_buried_stranger(outpoint)
             if stranger is not None:
-                return None, (outpoint, stranger)
+                return None, ForeignSpend(outpoint, stranger)
             if batch.state in UNRECORDED or await self._look.find_height(outpoint.txid) is None:
                 lost = lost or outpoint
+                taken = None if batch.state in UNRECORDED else await self._find_taken_ancestor(outpoint)
+                if taken is not None:
+                    return None, taken
         return lost, None
 
     async def _find_buried_stranger(self, outpoint: Outpoint) -> Txid | None:
@@ -78,9 +84,27 @@ class Observer:
         note = self._board.spends.get(outpoint)
         if note is None or self._is_ours(outpoint, note.spender):
             return None
-        height = await self._look.find_height(note.spender)
-        deep = height is not None and self._look.tip.height - height + 1 >= self._ledger.params.confirmations
-        return note.spender if deep else None
+        return note.spender if await self._is_buried(note.spender) else None
+
+    async def _find_taken_ancestor(self, lost: Outpoint) -> ForeignSpend | None:
+        """Return who took what an ancestor of a lost input needs, once that is `confirmations` deep.
+
+        Only a standing intent's transaction is spared, as in the ledger: one that ended may have been mined after all.
+        """
+        if await self._look.transaction(lost.txid) is not None:
+            return None
+        for need in await self._ancestors.list_needs(self._look, lost):
+            note = self._board.spends.get(need.outpoint)
+            standing = self._ledger.find_standing((need.outpoint,), ())
+            if note is None or any(entry.intent.txid == note.spender for entry in standing):
+                continue
+            if await self._is_buried(note.spender):
+                return ForeignSpend(need.outpoint, note.spender, need.path)
+        return None
+
+    async def _is_buried(self, txid: Txid) -> bool:
+        height = await self._look.find_height(txid)
+        return height is not None and self._look.tip.height - height + 1 >= self._ledger.params.confirmations
 
     # -------------------------------------------------------------- deposits
 
@@ -117,7 +141,7 @@ class Observer:
         return await self._find_taker(outpoint, found.height)
 
     async def _find_taker(self, outpoint: Outpoint, height: BtcHeight) -> DepositView:
-        """Say which mined transaction spent an output: one of ours, or a stranger the block scan noted."""
+        """Say which mined transaction spent an output: one of ours, an emergency, or a stranger the scan noted."""
         tip = self._look.tip.height
         for txid in self._list_own_spenders(outpoint):
             mined = await self._look.find_height(txid)
@@ -128,6 +152,8 @@ class Observer:
         if note is None or taken is None:
             # Spent by a block whose scan is still to come: nothing is known yet, and the next look will tell.
             return DepositView(tip, height=height)
+        if self._is_ours(outpoint, note.spender):
+            return DepositView(tip, height=height, transfer=note.spender, transfer_height=taken)
         return DepositView(tip, height=height, spender=note.spender, spender_confirmations=tip - taken + 1)
 
     def _find_credit(self, outpoint: Outpoint) -> tuple[Txid, Sats] | None:
@@ -186,7 +212,10 @@ class Observer:
         return [*reversed(standing), *((booked,) if booked is not None else ())]
 
     def _is_ours(self, outpoint: Outpoint, spender: Txid) -> bool:
-        return spender in self._list_own_spenders(outpoint) or spender in self._ledger.bookings
+        """Tell whether a transaction is a recorded intent's, booked, or an emergency of that output."""
+        if spender in self._list_own_spenders(outpoint) or spender in self._ledger.bookings:
+            return True
+        return self._ledger.judgements.is_released_emergency(outpoint, spender)
 
 
 def _is_live(entry: IntentEntry) -> bool:

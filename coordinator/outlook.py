@@ -10,6 +10,7 @@ from typing import Final
 from coordinator.attendance import Progress
 from coordinator.bitcoin_pulse import BitcoinPulse
 from coordinator.board import Board, Changes
+from coordinator.burials import Burials
 from coordinator.mempool.model import FencingToken
 from coordinator.mempool.opening import open_memory_mempool
 from smpc.errors import BridgeError
@@ -29,8 +30,11 @@ class Outlook:
         self.ledger: Final = ledger
         self.changed: Final = Changes()
         self.pulse: Final = BitcoinPulse(node, self.changed)
+        self.burials: Final = Burials(ledger, node, self.pulse)
         self.board: Board = Board(open_memory_mempool().store, FencingToken(0))
         """Empty until the store was read; another one after each new lease."""
+        self.violation = ""
+        """What does not hold on both chains together, in a sentence: nothing new is promised; empty when all does."""
         self.progress: Mapping[IntentId, Progress] = {}
         """The newest report of each intent's round; a round that is over leaves its last one."""
         self._names: Mapping[IdentityKey, str] = name_pods(ledger)

@@ -8,11 +8,11 @@ from typing import Final
 
 import structlog
 
-from coordinator.planner import PEGIN_FLOW, PEGOUT_FLOW, SWEEP_FLOW
+from coordinator.planner import PEGIN_FLOW, PEGOUT_FLOW, RECOVERY_FLOW, SWEEP_FLOW
 from smpc.errors import ConfigError, InvalidInput, Refused
 from smpc.host.private_file import read_private_file, replace_private_file
 
-FLOWS: Final = frozenset({PEGIN_FLOW, PEGOUT_FLOW, SWEEP_FLOW})
+FLOWS: Final = frozenset({PEGIN_FLOW, PEGOUT_FLOW, RECOVERY_FLOW, SWEEP_FLOW})
 FILE_NAME: Final = "paused.json"
 
 log = structlog.get_logger()
@@ -36,12 +36,10 @@ class PauseSwitch:
         self.paused.update(wanted)
         log.warning("flow.turned", flow=flow, is_paused=is_paused)
 
-    def require_running(self, flow: str) -> None:
+    def require_running(self, flow: str, remedy: str = "try again when it is resumed") -> None:
         """Refuse while the operator paused the flow."""
         if flow in self.paused:
-            raise Refused(
-                f"the operator paused {flow}", code="PAUSED", rule="V05", remedy="try again when it is resumed"
-            )
+            raise Refused(f"the operator paused {flow}", code="PAUSED", rule="V05", remedy=remedy)
 
 
 def require_flow(flow: str) -> None:

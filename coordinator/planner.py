@@ -14,9 +14,11 @@ import structlog
 
 from coordinator.board import Board
 from coordinator.chain_look import ChainLook, ask_all
+from coordinator.fresh_rates import list_fresh_rates
 from coordinator.quarantine import Quarantine
+from coordinator.recovery_planner import RecoveryPlanner
 from coordinator.sweep_planner import SweepPlanner
-from pegin.deposits import select_deposits
+from pegin.deposits import find_untransferable, select_deposits
 from pegin.holdings import list_due_burns, list_free_coins
 from pegin.lifecycle import Deposit, DepositState
 from pegin.model import BuiltTransaction, compute_first_rate, compute_rate_limit
@@ -26,25 +28,20 @@ from pegout.coins import PayoutRequest, choose_payout
 from smpc.errors import BridgeError
 from smpc.node.ports import UnspentOutput
 from smpc.protocol.batch import UNRECORDED, Batch
+from smpc.protocol.epoch import is_serving
 from smpc.protocol.facts import InputFacts
-from smpc.protocol.intents import IntentChoice, IntentInput, IntentKind
+from smpc.protocol.intents import Intent, IntentChoice, IntentInput, IntentKind
 from smpc.protocol.ledger import Ledger
-from smpc.protocol.ledger_state import EpochState, IntentStatus
-from smpc.types import BurnId, EpochNumber, FeeRate, IntentId, Outpoint, Txid
+from smpc.protocol.ledger_state import IntentStatus
+from smpc.types import BurnId, EpochNumber, FeeRate, IntentId, Outpoint, Purpose, Txid
 
 log = structlog.get_logger()
 
 PEGIN_FLOW: Final = "pegin"
 PEGOUT_FLOW: Final = "pegout"
 SWEEP_FLOW: Final = "sweep"
+RECOVERY_FLOW: Final = "recovery"
 """Names of the flows an operator pauses."""
-
-RATE_STEP: Final = 20
-"""Sat/kvB by which an intent differs from the same one that ended; a few satoshi of fee."""
-
-MAX_RATE_STEPS: Final = 16
-
-_PAYING_STATES: Final = frozenset({EpochState.ACTIVE, EpochState.RETIRING})
 
 
 class Planner:
@@ -56,16 +53,19 @@ class Planner:
         self._quarantine = quarantine
         self._paused = paused
         self._sweeps = SweepPlanner(ledger, board, quarantine)
+        self._recoveries = RecoveryPlanner(ledger, board, quarantine)
 
     async def plan(self, look: ChainLook, estimate: FeeRate | None) -> tuple[BuiltTransaction, ...]:
         """Return the transactions to propose now, none of which meets another or a batch under way."""
         target = self._ledger.active_epoch
-        if target is None:
+        if target is None or self._ledger.epochs[target].is_convicted:
             return ()
         rate = compute_first_rate(self._ledger.params, estimate)
         found: list[BuiltTransaction] = []
         if PEGIN_FLOW not in self._paused:
             found += await self._plan_transfers(look, target, rate)
+        if RECOVERY_FLOW not in self._paused:
+            found += await self._recoveries.plan(look, rate)
         if SWEEP_FLOW not in self._paused:
             found += await self._sweeps.plan(look, rate, carries_burns=PEGOUT_FLOW not in self._paused)
         if PEGOUT_FLOW not in self._paused:
@@ -77,19 +77,36 @@ class Planner:
         entry = self._ledger.intents.get(intent)
         if entry is None or entry.status is not IntentStatus.LIVE or self._has_successor(intent):
             return None
+        if not self._is_serving(entry.intent.epoch, Purpose(entry.intent.kind.value)):
+            return None
         limit = compute_rate_limit(self._ledger.params, estimate)
         try:
-            if entry.intent.kind is IntentKind.SWEEP:
-                return await self._sweeps.plan_bump(look, entry.intent, limit)
-            spare = await self._list_coins(look, entry.intent.epoch)
-            for number in range(MAX_RATE_STEPS):
-                request = BumpRequest(intent, limit, spare, more_rate=FeeRate(number * RATE_STEP))
-                built = build_bump(self._ledger, request)
+            for more in list_fresh_rates(FeeRate(0)):
+                built = await self._build_bump(look, entry.intent, limit, more)
                 if built.intent.intent_id not in self._ledger.intents:
                     return built
         except BridgeError as impossible:
             log.info("bump.not_possible", intent=intent.hex(), reason=impossible.message)
         return None
+
+    async def _build_bump(self, look: ChainLook, stuck: Intent, limit: FeeRate, more: FeeRate) -> BuiltTransaction:
+        """Build one replacement, `more` above the least rate; the look answers what was asked before by itself."""
+        if stuck.kind is IntentKind.SWEEP:
+            return await self._sweeps.plan_bump(look, stuck, limit, more)
+        if stuck.kind is IntentKind.RECOVERY:
+            return self._recoveries.plan_bump(stuck, limit, more)
+        spare = await self._list_coins(look, stuck.epoch)
+        dropped = await self._find_dropped(look, stuck)
+        return build_bump(self._ledger, BumpRequest(stuck.intent_id, limit, spare, more_rate=more, dropped=dropped))
+
+    async def _find_dropped(self, look: ChainLook, intent: Intent) -> frozenset[Outpoint]:
+        """Return the deposits of a transfer that nobody signs for any more; a version of ours is no other spender."""
+        if intent.kind is not IntentKind.TRANSFER:
+            return frozenset()
+        own = {entry.intent.txid for entry in self._ledger.find_standing(intent.outpoints, ())}
+        facts = await self._gather(look, intent.outpoints)
+        known = {point: replace(item, spender=None) if item.spender in own else item for point, item in facts.items()}
+        return find_untransferable(self._ledger, intent, known)
 
     # -------------------------------------------------------------- transfers
 
@@ -98,7 +115,7 @@ class Planner:
         mature = self._list_free_deposits()
         for epoch in sorted({deposit.epoch for deposit in mature}):
             own = [deposit for deposit in mature if deposit.epoch == epoch]
-            facts = await self._gather(look, own)
+            facts = await self._gather(look, [deposit.outpoint for deposit in own])
             for group in self._quarantine.split([deposit.outpoint for deposit in own]):
                 chosen = [(_to_input(self._board.deposits[point]), facts[point]) for point in group if point in facts]
                 batch = select_deposits(self._ledger, epoch, chosen, rate)
@@ -113,12 +130,13 @@ class Planner:
             deposit
             for deposit in self._board.open_deposits()
             if deposit.state is DepositState.MATURE
+            and is_serving(self._ledger.epochs[deposit.epoch], Purpose.TRANSFER)
             and deposit.outpoint not in taken
             and not self._quarantine.is_held(deposit.outpoint, self._ledger.height)
         ]
 
-    async def _gather(self, look: ChainLook, deposits: Iterable[Deposit]) -> Mapping[Outpoint, InputFacts]:
-        outputs = await ask_all([deposit.outpoint for deposit in deposits], look.output)
+    async def _gather(self, look: ChainLook, points: Iterable[Outpoint]) -> Mapping[Outpoint, InputFacts]:
+        outputs = await ask_all(points, look.output)
         spenders = await ask_all([point for point, output in outputs.items() if output], look.mempool_spender)
         return {
             point: _to_facts(point, output, spenders.get(point))
@@ -158,7 +176,8 @@ class Planner:
 
     def _list_paying_epochs(self) -> list[EpochNumber]:
         """Return the epochs that pay out, oldest first: retiring ones do the work."""
-        return sorted(number for number, entry in self._ledger.epochs.items() if entry.state in _PAYING_STATES)
+        entries = self._ledger.epochs.items()
+        return sorted(number for number, entry in entries if is_serving(entry, Purpose.PAYOUT))
 
     async def _list_coins(self, look: ChainLook, epoch: EpochNumber) -> tuple[IntentInput, ...]:
         """Return an epoch's free vault outputs that have passed the transfer lock on my own chain."""
@@ -178,8 +197,7 @@ class Planner:
         one: a slightly higher rate makes another transaction.
         """
         try:
-            for number in range(MAX_RATE_STEPS):
-                rate = FeeRate(choice.fee_rate + number * RATE_STEP)
+            for rate in list_fresh_rates(choice.fee_rate):
                 built = rebuild(self._ledger, replace(choice, fee_rate=rate), known)
                 if built.intent.intent_id not in self._ledger.intents:
                     return [built]
@@ -191,6 +209,11 @@ class Planner:
     def _list_proposed(self) -> list[Batch]:
         """Return the batches that hold their items although the ledger does not know them yet."""
         return [batch for batch in self._board.open_batches() if batch.state in UNRECORDED]
+
+    def _is_serving(self, epoch: EpochNumber, purpose: Purpose) -> bool:
+        """Tell whether the groups of an epoch still sign for a purpose: not in each state, and not under a verdict."""
+        entry = self._ledger.epochs.get(epoch)
+        return entry is not None and is_serving(entry, purpose)
 
     def _has_successor(self, intent: IntentId) -> bool:
         return any(intent in batch.intent.replaces for batch in self._list_proposed())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from coordinator.attendance import Answered, Declined, Heard, Lost, Seat, SignedMessage
+from coordinator.evidence_case import Case
 from smpc.curve import SecretKey, compute_xonly_key
 from smpc.errors import BridgeError
 from smpc.protocol.envelope import open_reply, seal_message
@@ -120,13 +121,23 @@ class Unopened:
 class Pods:
     """Every pod of the network, as the coordinator speaks to them."""
 
-    def __init__(self, transport: PodTransport, secret: SecretKey, view: Callable[[], Ledger]) -> None:
-        """`secret` is the coordinator's envelope key, listed in genesis; `view` gives the ledger of final blocks."""
+    def __init__(
+        self,
+        transport: PodTransport,
+        secret: SecretKey,
+        view: Callable[[], Ledger],
+        accuse: Callable[[Case], None] = lambda _case: None,
+    ) -> None:
+        """`secret` is the coordinator's envelope key, listed in genesis; `view` gives the ledger of final blocks.
+
+        `accuse` is told of everyone whom a round proves at fault; it must return at once.
+        """
         self._transport = transport
         self._secret = secret
         self._view = view
         self._protocol = compute_protocol_hash(view().params)
         self._telling: set[asyncio.Task[None]] = set()
+        self.accuse: Final = accuse
         self.leader: Final = IdentityKey(compute_xonly_key(secret))
 
     @property

@@ -19,7 +19,7 @@ from coordinator.driver import Driver
 from coordinator.mempool.model import FencingToken
 from coordinator.mempool.port import Store
 from coordinator.mempool.verification import Verification, verify_store
-from coordinator.planner import PEGIN_FLOW, PEGOUT_FLOW, SWEEP_FLOW
+from coordinator.planner import PEGIN_FLOW, PEGOUT_FLOW, RECOVERY_FLOW, SWEEP_FLOW
 from smpc.errors import Unavailable
 from smpc.node.ports import BitcoinNode, MempoolFeed
 from smpc.protocol.ledger import Ledger
@@ -52,7 +52,9 @@ async def rebuild(
     """
     await store.wipe(token)
     board = await Board.load(store, token)
-    driver = Driver(node=node, feed=feed, view=view, board=board, paused=(PEGIN_FLOW, PEGOUT_FLOW, SWEEP_FLOW))
+    driver = Driver(
+        node=node, feed=feed, view=view, board=board, paused=(PEGIN_FLOW, PEGOUT_FLOW, RECOVERY_FLOW, SWEEP_FLOW)
+    )
     await _settle(driver, board)
     verification = await verify_store(store)
     rebuilt = Rebuilt(

@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from coordinator.attendance import Answered, Culprit, Progress, Seat, Watcher, ignore_progress
+from coordinator.evidence_case import SigningCase
 from coordinator.pods import Pods, Question, Unopened, narrow
 from coordinator.signing_job import SigningJob
 from coordinator.signing_outcome import DEFAULT_POLICY, RoundOutcome, RoundPolicy, Tally
@@ -45,7 +46,10 @@ async def run_signing_round(
     pods: Pods, job: SigningJob, *, policy: RoundPolicy = DEFAULT_POLICY, watch: Watcher = ignore_progress
 ) -> RoundOutcome:
     """Ask a group to sign; returns within the policy's deadline, and never raises for what a pod does."""
-    return await _Round(pods, job, policy, watch).run()
+    outcome = await _Round(pods, job, policy, watch).run()
+    for culprit in outcome.culprits:
+        pods.accuse(SigningCase(job, culprit))
+    return outcome
 
 
 class _Round:
@@ -60,9 +64,11 @@ class _Round:
         self._clock = loop.time
         self._began = self._clock()
         self._ends = self._began + policy.deadline
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._running: set[asyncio.Task[None]] = set()
-        self._committing: set[asyncio.Task[None]] = set()
+        self._arrivals: asyncio.Queue[Event | Callable[[], None]] = asyncio.Queue()
+        """What happened, and answers still to be taken in: many come at once, and in a row they are opened faster."""
+        self._started: list[asyncio.Task[None]] = []
+        self._committing: list[asyncio.Task[None]] = []
+        """Those of the started that ask for nonces. Neither list forgets: a call-back for each would cost more."""
         # A session id is used once, also by a coordinator that was killed and runs again in the same slot.
         self._first_attempt = int.from_bytes(os.urandom(4), "big")
         self._headers: dict[int, tuple[SessionHeader, Question]] = {}
@@ -93,7 +99,7 @@ class _Round:
                     self._open_spares()
                 self._perform(roast.step(self._record, event))
             await self._wind_up()
-            for task in self._running:
+            for task in self._started:
                 task.cancel()
         return self._conclude(without)
 
@@ -101,14 +107,26 @@ class _Round:
         """After a failure before the deadline wait a moment for the other answers: an operator wants all reasons."""
         if self._record.phase is not roast.Phase.FAILED:
             return
-        if self._committing:
+        if any(not task.done() for task in self._committing):
             await asyncio.wait(self._committing, timeout=max(0.0, min(self._policy.hedge, self._ends - self._clock())))
+        while not self._arrivals.empty():
+            if callable(take := self._arrivals.get_nowait()):
+                take()
         self._burn_unused()
 
     async def _next_event(self) -> Event:
+        while True:
+            arrival = await self._next_arrival()
+            if not callable(arrival):
+                return arrival
+            arrival()
+
+    async def _next_arrival(self) -> Event | Callable[[], None]:
+        if not self._arrivals.empty():
+            return self._arrivals.get_nowait()  # in a large group most wait already; a timer for each costs more
         try:
             async with asyncio.timeout_at(self._ends):
-                return await self._events.get()
+                return await self._arrivals.get()
         except TimeoutError:
             return roast.DeadlinePassed()
 
@@ -128,11 +146,10 @@ class _Round:
                 case roast.Conclude():
                     pass  # the record says how
 
-    def _spawn(self, work: Coroutine[Any, Any, None], *kinds: set[asyncio.Task[None]]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], *kinds: list[asyncio.Task[None]]) -> None:
         task = self._calls.create_task(work)
-        for kind in (self._running, *kinds):
-            kind.add(task)
-            task.add_done_callback(kind.discard)
+        for kind in (self._started, *kinds):
+            kind.append(task)
 
     # ------------------------------------------------------------------------------ round one
 
@@ -141,24 +158,24 @@ class _Round:
         header, question = self._open_attempt(effect.attempt)
         fetched = await self._pods.fetch(seat, question, seconds=self._left())
         if not isinstance(fetched, Unopened):
-            self._events.put_nowait(self._tally.note_failure(fetched))
+            self._arrivals.put_nowait(self._tally.note_failure(fetched))
             return
         self._committed.add(effect.member)
         self._report_commitments()
-        if self._is_smooth and len(self._commitments) >= self._job.key.threshold:
-            self._spares.append(lambda: self._take_nonces(effect, header, fetched))
-        else:
-            self._take_nonces(effect, header, fetched)
+        self._arrivals.put_nowait(lambda: self._take_nonces(effect, header, fetched))
 
     def _take_nonces(self, effect: roast.AskNonces, header: SessionHeader, answer: Unopened) -> None:
+        if self._is_smooth and len(self._commitments) >= self._job.key.threshold:
+            self._spares.append(lambda: self._take_nonces(effect, header, answer))
+            return
         heard, question = narrow(self._pods.open(answer), CommitReply), answer.question.signed
         if not isinstance(heard, Answered):
-            self._events.put_nowait(self._tally.note_failure(heard))
+            self._arrivals.put_nowait(self._tally.note_failure(heard))
         elif not is_commitment_sound(self._job, effect.member, heard.reply):
             self._catch(Culprit(heard.seat, "INVALID_NONCE", (question, heard.signed)))
         else:
             self._commitments[effect.member, effect.attempt] = Commitment(header, question, heard)
-            self._events.put_nowait(roast.NoncesArrived(effect.member, effect.attempt))
+            self._arrivals.put_nowait(roast.NoncesArrived(effect.member, effect.attempt))
 
     def _open_spares(self) -> None:
         """Take everyone in who committed: the round is in trouble."""
@@ -202,20 +219,26 @@ class _Round:
             self._catch(Culprit(self._job.seats[member], fault.code, messages))
         for member, _ in effect.signers:
             if member not in fault.culprits():
-                self._events.put_nowait(roast.SharesArrived(effect.session, member))
+                self._arrivals.put_nowait(roast.SharesArrived(effect.session, member))
 
     async def _ask_share(self, number: int, seat: Seat, question: Question) -> None:
-        heard = await self._pods.ask(seat, question, SignReply, seconds=self._left())
-        session = self._sessions[number]
+        fetched = await self._pods.fetch(seat, question, seconds=self._left())
+        if isinstance(fetched, Unopened):
+            self._arrivals.put_nowait(lambda: self._take_shares(number, fetched))
+        else:
+            self._arrivals.put_nowait(self._tally.note_failure(fetched))
+
+    def _take_shares(self, number: int, answer: Unopened) -> None:
+        heard, seat, session = narrow(self._pods.open(answer), SignReply), answer.seat, self._sessions[number]
         if not isinstance(heard, Answered):
-            self._events.put_nowait(self._tally.note_failure(heard))
+            self._arrivals.put_nowait(self._tally.note_failure(heard))
             return
         session.shares[seat.position] = heard
         if not is_share_sound(self._job, seat.position, heard.reply):
             self._catch(build_culprit(self._job, session, seat.position, "INVALID_SHARE"))
             return
         self._heard_at[number] = self._clock()
-        self._events.put_nowait(roast.SharesArrived(number, seat.position))
+        self._arrivals.put_nowait(roast.SharesArrived(number, seat.position))
         self._report("signed", set(session.shares), session.context.signers)
 
     async def _lose_patience(self, number: int, asked: float) -> None:
@@ -227,7 +250,7 @@ class _Round:
             else:
                 wait = asked + self._policy.patience - self._clock()
             if wait <= 0:
-                self._events.put_nowait(roast.PatienceEnded(number))
+                self._arrivals.put_nowait(roast.PatienceEnded(number))
                 return
             await asyncio.sleep(min(wait, self._policy.hedge))
 
@@ -236,16 +259,16 @@ class _Round:
         wanted = [place for place, signature in enumerate(self._signatures) if signature is None]
         outcome = await asyncio.to_thread(check_session, self._job, session, wanted)
         self._signatures = merge_signatures(self._signatures, wanted, outcome.signatures)
-        culprits = find_proven(session, outcome.culprits)
+        culprits = find_proven(self._job, session, outcome.culprits)
         if outcome.culprits and not culprits:
             log.error("round.own_fault", role=self._job.group.role, session=number, signers=list(outcome.culprits))
         for member in culprits:
             culprit = build_culprit(self._job, session, member, "INVALID_SHARE")
             self._tally.culprits.setdefault(member, culprit)
         if None not in self._signatures:
-            self._events.put_nowait(roast.SessionVerified(number))
+            self._arrivals.put_nowait(roast.SessionVerified(number))
         else:
-            self._events.put_nowait(roast.SessionRefuted(number, culprits))
+            self._arrivals.put_nowait(roast.SessionRefuted(number, culprits))
 
     def _burn_unused(self) -> None:
         """Let members forget nonces that nobody will use; nobody waits for it. Who was asked for shares answers yet."""
@@ -260,7 +283,7 @@ class _Round:
         return max(0.05, self._ends - self._clock())
 
     def _catch(self, culprit: Culprit) -> None:
-        self._events.put_nowait(self._tally.note_culprit(culprit))
+        self._arrivals.put_nowait(self._tally.note_culprit(culprit))
 
     def _report_commitments(self) -> None:
         self._report("committed", self._committed, range(len(self._job.seats)))

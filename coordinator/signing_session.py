@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 from coordinator.attendance import Answered, Culprit, SignedMessage
 from coordinator.signing_job import SigningJob
-from smpc.protocol.pod_messages import CommitReply, SessionHeader, SignReply, SignRequest
+from smpc.protocol.codec import decode_variant
+from smpc.protocol.pod_messages import (
+    CommitReply,
+    Request,
+    SessionHeader,
+    SignReply,
+    SignRequest,
+    compute_share_context,
+)
 from smpc.threshold.frost import (
     AggregateNonce,
     BatchOutcome,
@@ -80,13 +88,27 @@ def check_session(job: SigningJob, session: SigningSession, wanted: Sequence[int
     )
 
 
-def find_proven(session: SigningSession, wrong: Sequence[int]) -> tuple[int, ...]:
-    """Return whom wrong shares convict: nobody when every signer of several is wrong.
+def find_proven(job: SigningJob, session: SigningSession, wrong: Sequence[int]) -> tuple[int, ...]:
+    """Return whom wrong shares convict; where every signer of several is wrong, those whose answers say what they sign.
 
-    No honest group does that, so what they are checked against must be wrong, here (case B21); and where they really
-    all are, no round can go on without them.
+    Then what they are checked against may be wrong here (case B21). But whoever names, under its own signature, the
+    very request, nonces, digests and keys that its shares do not fit is wrong whatever happened here.
     """
-    return () if len(wrong) == len(session.context.signers) > 1 else tuple(wrong)
+    if not 1 < len(wrong) == len(session.context.signers):
+        return tuple(wrong)
+    return tuple(position for position in wrong if is_bound(job, session, position))
+
+
+def is_bound(job: SigningJob, session: SigningSession, position: int) -> bool:
+    """Tell whether a signer's answer names exactly what it was asked and what it is checked against."""
+    sealed = session.requests.get(position)
+    request = None if sealed is None else decode_variant(Request, sealed.envelope.body)
+    if not isinstance(request, SignRequest):
+        return False
+    committed = session.commitments[position].answer.signed.envelope.body
+    signed = [(task.message, task.key.plain_key) for task in job.tasks]
+    named = compute_share_context(request, committed, job.key.public_shares[position], signed)
+    return session.shares[position].reply.answered == named
 
 
 def merge_signatures(

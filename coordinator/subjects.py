@@ -1,10 +1,14 @@
-"""Which of the pods' reviews concern something a person asks about: the intents and bookings behind an id."""
+"""Which of the pods' reviews concern something a person asks about: intents, bookings and armings behind an id."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from coordinator.outlook import Outlook
+from slashing.build import plan_arming
+from smpc.errors import Refused
+from smpc.protocol.arming_records import list_armable
 from smpc.protocol.intents import Intent
 from smpc.types import BurnId, Outpoint, RecordId
 
@@ -12,7 +16,7 @@ from smpc.types import BurnId, Outpoint, RecordId
 def find_related(outlook: Outlook, subject: bytes) -> tuple[bytes, ...]:
     """Return every id under which pods may have reviewed a peg-in, peg-out, intent or transaction; itself first.
 
-    `subject` has 32 bytes; a transaction id is in internal order.
+    `subject` has 32 bytes; a transaction id is in internal order. Of armings, those that would be asked for now.
     """
     deposits = {item.outpoint for item in outlook.board.deposits_of(RecordId(subject))}
     found = dict.fromkeys([subject])
@@ -20,6 +24,7 @@ def find_related(outlook: Outlook, subject: bytes) -> tuple[bytes, ...]:
         if _concerns(intent, subject, deposits):
             found[intent.intent_id] = None
             found.update(dict.fromkeys(_list_bookings(outlook, intent)))
+            found.update(dict.fromkeys(_list_armings(outlook, intent)))
     return tuple(found)
 
 
@@ -45,3 +50,12 @@ def _list_bookings(outlook: Outlook, intent: Intent) -> Iterator[bytes]:
     batch = outlook.board.batches.get(intent.intent_id)
     if batch is not None and batch.booking is not None:
         yield batch.booking.digest
+
+
+def _list_armings(outlook: Outlook, intent: Intent) -> Iterator[bytes]:
+    ledger = outlook.ledger
+    if not ledger.needs_arming:
+        return
+    for epoch, outputs in list_armable(intent).items():
+        with contextlib.suppress(Refused):
+            yield plan_arming(ledger, epoch, outputs).digest

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
 from coordinator.board import Board
 from coordinator.chain_look import ChainLook, ask_all
+from coordinator.fresh_rates import list_fresh_rates
 from coordinator.quarantine import Quarantine
 from pegin.holdings import list_due_burns
 from pegin.model import BuiltTransaction
-from smpc.protocol.batch import UNRECORDED
+from smpc.protocol.batch import UNRECORDED, Batch
+from smpc.protocol.epoch import is_serving
 from smpc.protocol.intents import Intent, IntentKind
 from smpc.protocol.ledger import Ledger
-from smpc.protocol.ledger_state import EpochState
-from smpc.types import BurnId, EpochNumber, FeeRate, Outpoint
+from smpc.types import BurnId, EpochNumber, FeeRate, Outpoint, Purpose
 from sweep.bump import SweepBumpRequest, build_sweep_bump
 from sweep.plan import SweepPlan, is_due, plan_sweep
 
@@ -33,12 +35,12 @@ class SweepPlanner:
     async def plan(self, look: ChainLook, rate: FeeRate, *, carries_burns: bool) -> list[BuiltTransaction]:
         """Return the sweeps to propose now, oldest epoch first; each burn goes with one of them."""
         found: list[BuiltTransaction] = []
-        burns = self._list_burns() if carries_burns else []
-        for epoch in self._list_epochs():
-            if self._has_proposal(epoch):
+        burns = self.list_burns() if carries_burns else []
+        for epoch in list_retiring(self._ledger):
+            if self.find_proposal(epoch) is not None:
                 continue
             drafted = await self.draft(look, epoch, rate, burns)
-            if drafted.built is None or not is_due(self._ledger, drafted) or self._is_held(drafted):
+            if drafted.built is None or not is_due(self._ledger, drafted) or self.is_held(drafted):
                 continue
             intent = drafted.built.intent
             found.append(drafted.built)
@@ -46,30 +48,32 @@ class SweepPlanner:
             log.info("sweep.planned", epoch=epoch, inputs=len(intent.inputs), left_out=len(drafted.exclusions))
         return found
 
-    async def draft(
-        self, look: ChainLook, epoch: EpochNumber, rate: FeeRate, burns: Sequence[BurnId] | None = None
-    ) -> SweepPlan:
-        """Return the plan of the next sweep of any epoch, whether due or not; NotFound when there is no such epoch."""
-        carried = self._list_burns() if burns is None else burns
-        return plan_sweep(self._ledger, epoch, await self._list_mature(look, epoch), rate, burns=carried)
+    async def draft(self, look: ChainLook, epoch: EpochNumber, rate: FeeRate, burns: Sequence[BurnId]) -> SweepPlan:
+        """Return the plan of the next sweep of any epoch, whether due or not; NotFound when there is no such epoch.
 
-    async def plan_bump(self, look: ChainLook, stuck: Intent, limit: FeeRate) -> BuiltTransaction:
-        """Return the replacement of a stuck sweep; Refused when there is none to be had now."""
+        An intent that was withdrawn or is void is not planned again: a slightly higher rate makes another one.
+        """
+        mature = await self._list_mature(look, epoch)
+        plans = (plan_sweep(self._ledger, epoch, mature, fresh, burns=burns) for fresh in list_fresh_rates(rate))
+        for drafted in plans:
+            if drafted.built is None or drafted.built.intent.intent_id not in self._ledger.intents:
+                return drafted
+        return replace(drafted, built=None, waiting_for="the next epoch: every version of this sweep was withdrawn")
+
+    async def plan_bump(self, look: ChainLook, stuck: Intent, limit: FeeRate, more: FeeRate) -> BuiltTransaction:
+        """Return the replacement of a stuck sweep, `more` above the least rate; Refused when there is none now."""
         mature = await self._list_mature(look, stuck.epoch)
-        return build_sweep_bump(self._ledger, SweepBumpRequest(stuck.intent_id, limit, mature))
+        return build_sweep_bump(self._ledger, SweepBumpRequest(stuck.intent_id, limit, mature, more))
 
-    def _list_epochs(self) -> list[EpochNumber]:
-        entries = self._ledger.epochs.items()
-        return sorted(number for number, entry in entries if entry.state is EpochState.RETIRING)
+    def find_proposal(self, epoch: EpochNumber) -> Batch | None:
+        """Return the batch, not recorded yet, that spends the epoch's vault: members would miss its outputs."""
+        for batch in self._board.open_batches():
+            spends_vault = batch.intent.kind is not IntentKind.TRANSFER
+            if batch.state in UNRECORDED and batch.intent.epoch == epoch and spends_vault:
+                return batch
+        return None
 
-    def _has_proposal(self, epoch: EpochNumber) -> bool:
-        """Tell whether a batch that is not recorded yet spends the epoch's vault: members would miss its outputs."""
-        return any(
-            batch.state in UNRECORDED and batch.intent.epoch == epoch and batch.intent.kind is not IntentKind.TRANSFER
-            for batch in self._board.open_batches()
-        )
-
-    def _list_burns(self) -> list[BurnId]:
+    def list_burns(self) -> list[BurnId]:
         """Return the due burns that nothing proposed pays and nobody suspects."""
         proposed = {
             burn for batch in self._board.open_batches() if batch.state in UNRECORDED for burn in batch.intent.burns
@@ -80,8 +84,8 @@ class SweepPlanner:
         ]
         return next(iter(self._quarantine.split(free)), [])
 
-    def _is_held(self, drafted: SweepPlan) -> bool:
-        """Tell whether the same sweep was refused lately (`coordinator.quarantine.list_items`)."""
+    def is_held(self, drafted: SweepPlan) -> bool:
+        """Tell whether the same sweep was refused lately (`coordinator.quarantine.list_items`); it has inputs."""
         first = min(item.outpoint for item in drafted.inputs)
         return self._quarantine.is_held(first, self._ledger.height)
 
@@ -92,3 +96,8 @@ class SweepPlanner:
         return frozenset(
             point for point, output in outputs.items() if output is not None and output.confirmations >= lock
         )
+
+
+def list_retiring(ledger: Ledger) -> list[EpochNumber]:
+    """Return the epochs that are to be swept, oldest first: those that retire and of which nobody was judged."""
+    return sorted(number for number, entry in ledger.epochs.items() if is_serving(entry, Purpose.SWEEP))

@@ -53,12 +53,13 @@ class Term:
             outlook.follow_board(self.driver.board, self.effects.progress),
             self.driver.run(interval_seconds),
             self.effects.run(),
-            self._report_invariants(standing, interval_seconds),
+            self._report_invariants(outlook, standing, interval_seconds),
         )
 
-    async def _report_invariants(self, standing: Standing, interval_seconds: float) -> None:
+    async def _report_invariants(self, outlook: Outlook, standing: Standing, interval_seconds: float) -> None:
         """Tell everybody, for ever, whether an invariant keeps the driver from proposing (J11)."""
         while True:
             halted = self.driver.halted
-            standing.note("invariants", "" if halted is None else halted.message)
+            outlook.violation = "" if halted is None else halted.message
+            standing.note("invariants", outlook.violation)
             await asyncio.sleep(interval_seconds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from coordinator.outlook import Outlook
-from coordinator.waiting import describe_batch
+from coordinator.waiting import describe_batch, describe_judged
 from pegin.invoice import InvoiceView, TermsRequest, build_invoice, build_refund, build_terms
 from pegin.invoice_life import Invoice, InvoiceState
 from pegin.lifecycle import Deposit, DepositState
@@ -22,7 +22,18 @@ from smpc.bitcoin.script import NUMS_KEY
 from smpc.errors import InvalidInput, NotFound, Refused
 from smpc.protocol.invoices import InvoiceTerms
 from smpc.protocol.ledger_state import BurnEntry, BurnStatus, InvoiceEntry
-from smpc.types import AccountKey, BtcHeight, BurnId, ChildIndex, EpochNumber, IntentId, Outpoint, RecordId, Sats
+from smpc.types import (
+    AccountKey,
+    BtcHeight,
+    BurnId,
+    ChildIndex,
+    EpochNumber,
+    IntentId,
+    KaonHeight,
+    Outpoint,
+    RecordId,
+    Sats,
+)
 
 _REFUNDABLE: Final = frozenset(DepositState) - {DepositState.BOOKED, DepositState.REFUNDED, DepositState.DEAD}
 """While a deposit may still be its user's to take back."""
@@ -82,10 +93,11 @@ class PegInView:
 
 @dataclass(frozen=True, slots=True)
 class PegOutView:
-    """A peg-out and who burnt for it."""
+    """A peg-out, who burnt for it, and in which consensus-layer block."""
 
     summary: PegOutSummary
     sender: AccountKey
+    height: KaonHeight
 
     @property
     def is_final(self) -> bool:
@@ -102,6 +114,8 @@ class MoneyView:
     pegin_in_flight: int
     pegout_in_flight: int
     reserve: int
+    halt: str = ""
+    """Why no deposit is credited now; empty while they are."""
 
     @property
     def difference(self) -> int:
@@ -176,6 +190,9 @@ def _refine(outlook: Outlook, summary: PegInSummary, deposits: Sequence[Deposit]
         waiting = "a deposit" if total == 1 else f"a deposit to {unpaid} of {total} addresses"
         return replace(summary, state=str(InvoiceState.ISSUED), waiting_for=waiting)
     slowest = next((deposit for deposit in deposits if deposit.state == summary.state), None)
+    judged = "" if slowest is None else describe_judged(outlook, slowest)
+    if judged:
+        return replace(summary, waiting_for=judged)
     intent = None if slowest is None else slowest.intent or _find_plan(outlook, slowest)
     detail = describe_batch(outlook, intent) if summary.waiting_for else ""
     return replace(summary, waiting_for=detail or summary.waiting_for)
@@ -211,7 +228,8 @@ def view_pegout(outlook: Outlook, burn: BurnId) -> PegOutView:
     summary = summarise_pegout(outlook.ledger.params, entry, record, outlook.tip)
     detail = describe_batch(outlook, record.intent) if summary.waiting_for else ""
     txids = summary.txids if record.mined is None else (record.mined,)
-    return PegOutView(replace(summary, txids=txids, waiting_for=detail or summary.waiting_for), entry.request.sender)
+    shown = replace(summary, txids=txids, waiting_for=detail or summary.waiting_for)
+    return PegOutView(shown, entry.request.sender, entry.recorded)
 
 
 def _imagine_pegout(outlook: Outlook, entry: BurnEntry) -> PegOut:
@@ -233,11 +251,24 @@ def view_terms(outlook: Outlook) -> InvoiceTerms:
     return build_terms(outlook.ledger.params, request, outlook.ledger.fee_rate, outlook.tip)
 
 
+def find_halt(outlook: Outlook) -> str:
+    """Return why no deposit is credited now, for people; empty while deposits are (sections 3.4 and 6)."""
+    ledger, reasons = outlook.ledger, [outlook.violation] if outlook.violation else []
+    if ledger.reserve < 0:
+        reasons.append(f"the reserve is {ledger.reserve} sat")
+    unarmed = ledger.list_unarmed()
+    if unarmed:
+        first = f"{unarmed[0].outpoint} ({unarmed[0].fault})"
+        reasons.append(f"{len(unarmed)} vault outputs are not armed, as {first}")
+    return "; ".join(reasons)
+
+
 def view_money(outlook: Outlook) -> MoneyView:
     """Return the money identity as the final ledger has it, and the deposits that are not credited yet."""
     ledger = outlook.ledger
     coming = (deposit.value for deposit in outlook.board.open_deposits() if deposit.state in _IN_FLIGHT)
     return MoneyView(
+        halt=find_halt(outlook),
         supply=ledger.supply,
         locked=ledger.vault_total,
         pegin_in_flight=Sats(sum(coming)),

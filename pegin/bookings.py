@@ -16,6 +16,18 @@ from smpc.types import BtcHeight, Outpoint, Purpose
 
 def review_booking(ledger: LedgerView, facts: BookingFacts, booking: Booking) -> Verdict:
     """Judge whether my group may sign a booking, of a transfer or a payout."""
+    review = open_review(ledger, facts, booking)
+    entry = ledger.intents.get(booking.intent)
+    if entry is None or entry.recorded > facts.final_height:
+        review.require("V70", False, "the intent is not in a final block", reason="INTENT_UNKNOWN")
+        return review.to_verdict()
+    _judge_content(review, ledger, booking)
+    _judge_depth(review, ledger.params, facts, entry.intent)
+    return review.to_verdict()
+
+
+def open_review(ledger: LedgerView, facts: BookingFacts, booking: Booking) -> Review:
+    """Judge what holds for every booking: the session, my node, whose turn it is, and that nothing is booked twice."""
     review = Review(Stage.SIGN, Purpose.BOOKING)
     judge_session(review, facts.session, ledger, booking.digest, booking.epoch)
     judge_node(review, facts.node, ledger.params)
@@ -24,13 +36,9 @@ def review_booking(ledger: LedgerView, facts: BookingFacts, booking: Booking) ->
     review.require("V70", in_turn, f"epoch {booking.epoch} books nothing: {active} is active")
     is_new = booking.txid not in ledger.bookings
     review.require("V70", is_new, "the transaction is booked already", reason="ALREADY_BOOKED")
-    entry = ledger.intents.get(booking.intent)
-    if entry is None or entry.recorded > facts.final_height:
-        review.require("V70", False, "the intent is not in a final block", reason="INTENT_UNKNOWN")
-        return review.to_verdict()
-    _judge_content(review, ledger, booking)
-    _judge_depth(review, ledger.params, facts, entry.intent)
-    return review.to_verdict()
+    twice = [credit.outpoint for credit in booking.credits if credit.outpoint in ledger.credited]
+    review.require("V70", not twice, f"{twice[:1]} is credited already", reason="ALREADY_BOOKED")
+    return review
 
 
 def compute_booking_depth(
@@ -59,8 +67,6 @@ def _judge_content(review: Review, ledger: LedgerView, booking: Booking) -> None
         review.require("V70", False, refused.message, reason="ALREADY_BOOKED")
         return
     review.require("V70", booking == expected, "the booking is not what the money table says of the intent")
-    twice = [credit.outpoint for credit in booking.credits if credit.outpoint in ledger.credited]
-    review.require("V70", not twice, f"{twice[:1]} is credited already", reason="ALREADY_BOOKED")
 
 
 def _judge_depth(review: Review, params: Params, facts: BookingFacts, intent: Intent) -> None:

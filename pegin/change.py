@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pegin.model import compute_transfer_vbytes
+from pegin.model import compute_built_vbytes
 from pegin.vault import split_value
-from smpc.bitcoin.fees import compute_fee
+from smpc.bitcoin.fees import VAULT_TRANSFER, InputKind, compute_fee
 from smpc.params import Params
 from smpc.types import FeeRate, Sats, Script
 
@@ -30,6 +30,8 @@ class Outlay:
 
     Not the whole budget: the reserve moves while an intent is being signed, and everyone must build the same bytes.
     """
+    input_kind: InputKind = VAULT_TRANSFER
+    """The leaf that every input spends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +61,5 @@ def find_change(params: Params, outlay: Outlay) -> Change | None:
 
 
 def _compute_fee(params: Params, outlay: Outlay, vault_outputs: int) -> Sats:
-    vbytes = compute_transfer_vbytes(params, outlay.input_count, vault_outputs, outlay.scripts)
+    vbytes = compute_built_vbytes(params, outlay.input_count, vault_outputs, outlay.scripts, outlay.input_kind)
     return compute_fee(outlay.rate, vbytes)

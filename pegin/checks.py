@@ -1,4 +1,4 @@
-"""Rules of a transaction, the same for transfers, payouts and sweeps (V07, V10-V23)."""
+"""Rules of a transaction, the same for transfers, payouts, sweeps and recoveries (V07, V10-V23)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pegin.model import BuiltTransaction, compute_rate_limit
 from pegin.vault import is_vault_child
 from smpc.bitcoin.fees import MAX_STANDARD_WEIGHT, compute_dust_limit, compute_fee
 from smpc.protocol.facts import Facts, LedgerView, Proposal
-from smpc.protocol.intents import Commission, Intent, IntentKind, Payment
+from smpc.protocol.intents import Commission, Intent, IntentKind, Payment, list_signing_roles, may_pass_over
 from smpc.protocol.ledger_state import EpochState, IntentEntry, IntentStatus
 from smpc.protocol.review import Review, Stage
-from smpc.protocol.session_checks import SIGNING_ROLES
 from smpc.types import IntentId, Role, Sats, Vbytes
 
 
@@ -51,6 +50,7 @@ def judge_transaction(review: Review, case: Case) -> None:
     _judge_replacement(review, case)
     _judge_record(review, case)
     _judge_mix(review, case)
+    _judge_armed(review, case)
 
 
 def _judge_rebuilt(review: Review, case: Case) -> None:
@@ -65,8 +65,9 @@ def _judge_rebuilt(review: Review, case: Case) -> None:
 
 
 def _judge_digests(review: Review, case: Case) -> None:
-    """Let a witness verify the validators' signatures over digests of its own; nobody ever signs a received digest."""
-    if review.stage is not Stage.SIGN or case.facts.session.header.group.role is not Role.WITNESS:
+    """Let W, of a recovery E, verify V's signatures over digests of its own; nobody ever signs a received digest."""
+    _, cosigner = list_signing_roles(case.intent.kind)
+    if review.stage is not Stage.SIGN or case.facts.session.header.group.role is not cosigner:
         return
     signatures = case.proposal.validator_signatures
     plain = all(len(signature) == 64 for signature in signatures)
@@ -139,7 +140,11 @@ def _judge_replacement(review: Review, case: Case) -> None:
     """Judge V20 against every standing intent that has an outpoint or a burn in common with this one."""
     intent, own = case.intent, case.intent_id
     standing = case.ledger.find_standing(intent.outpoints, intent.burns)
-    others = [entry for entry in standing if entry.intent.intent_id != own]
+    others = [
+        entry
+        for entry in standing
+        if entry.intent.intent_id != own and not may_pass_over(intent.kind, entry.intent.kind)
+    ]
     for entry in others:
         _judge_against(review, intent, entry)
     named = set(intent.replaces) == {entry.intent.intent_id for entry in others}
@@ -185,8 +190,11 @@ def _judge_record(review: Review, case: Case) -> None:
     review.require("V21", over, text, reason="WINDOW_NOT_OVER")
     is_live = entry.status is IntentStatus.LIVE
     review.require("V21", is_live, f"the intent is {entry.status}", reason="INTENT_NOT_LIVE")
+    is_contested = case.facts.has_challenged or case.ledger.is_contested(case.intent_id)
+    text = "I challenged it myself" if case.facts.has_challenged else "more than a third of the stake challenged it"
+    review.require("V21", not is_contested, text, reason="CHALLENGED")
     epoch = case.ledger.epochs.get(case.intent.epoch)
-    for role in SIGNING_ROLES:
+    for role in list_signing_roles(case.intent.kind):
         needed = epoch.thresholds.get(role, 1) if epoch else 1
         count = len(entry.endorsers.get(role, frozenset()))
         review.require("V21", count >= needed, f"{count} of {needed} {role} endorsed it", reason="NOT_ENDORSED")
@@ -199,3 +207,12 @@ def _judge_mix(review: Review, case: Case) -> None:
         review.require(
             "V23", is_vault == wants_vault, f"{item.outpoint} is a {'vault output' if is_vault else 'deposit'}"
         )
+
+
+def _judge_armed(review: Review, case: Case) -> None:
+    """Judge V36 of deposits and V54 of vault outputs: my replica is final, so what stands there is for good."""
+    if review.stage is not Stage.SIGN:
+        return
+    for outpoint in case.ledger.find_unarmed(case.intent):
+        rule = "V36" if outpoint in case.intent.outpoints else "V54"
+        review.require(rule, False, f"{outpoint} has no current arming in a final record")

@@ -8,6 +8,7 @@ from typing import Protocol
 from pegin.build import InvoiceBook
 from pegin.model import Spend
 from pegin.vault import build_vault_tree, find_epoch_keys, is_vault_child
+from smpc.bitcoin.taproot import VaultTree
 from smpc.errors import InvalidInput, NotFound
 from smpc.protocol.intents import IntentInput, Payment
 from smpc.protocol.ledger_state import BurnEntry
@@ -26,8 +27,20 @@ class PayoutBook(InvoiceBook, Protocol):
 
 def list_spends(ledger: InvoiceBook, epoch: EpochNumber, items: Sequence[IntentInput]) -> tuple[Spend, ...]:
     """Return vault outputs of an epoch with all a signer needs; InvalidInput when one is named as a deposit."""
+    return tuple(Spend.from_tree(item, tree) for item, tree in list_trees(ledger, epoch, items))
+
+
+def list_recovered(ledger: InvoiceBook, epoch: EpochNumber, items: Sequence[IntentInput]) -> tuple[Spend, ...]:
+    """As `list_spends`, by the recovery leaf."""
+    return tuple(Spend.by_recovery(item, tree) for item, tree in list_trees(ledger, epoch, items))
+
+
+def list_trees(
+    ledger: InvoiceBook, epoch: EpochNumber, items: Sequence[IntentInput]
+) -> tuple[tuple[IntentInput, VaultTree], ...]:
+    """Return vault outputs of an epoch with their trees; InvalidInput when one is named as a deposit."""
     source = find_epoch_keys(ledger.epochs, epoch)
-    return tuple(Spend.from_tree(item, build_vault_tree(ledger.params, source, _find_position(item))) for item in items)
+    return tuple((item, build_vault_tree(ledger.params, source, _find_position(item))) for item in items)
 
 
 def list_payments(ledger: PayoutBook, burns: Sequence[BurnId]) -> tuple[Payment, ...]:

@@ -8,9 +8,9 @@ from pegin.deposits import compute_room, find_deposit_faults
 from pegin.model import BuiltTransaction, compute_budget
 from smpc.errors import BridgeError
 from smpc.protocol.facts import Facts, InputFacts, LedgerView, Proposal
-from smpc.protocol.intents import Intent, IntentInput, IntentKind
+from smpc.protocol.intents import Intent, IntentInput, IntentKind, may_pass_over
 from smpc.protocol.review import Review, Stage, Verdict
-from smpc.protocol.session_checks import judge_node, judge_session
+from smpc.protocol.session_checks import judge_node, judge_session, judge_tip
 from smpc.types import Purpose, Sats, Txid
 
 
@@ -20,6 +20,7 @@ def review_transfer(stage: Stage, ledger: LedgerView, facts: Facts, proposal: Pr
     intent, intent_id = proposal.intent, proposal.intent.intent_id
     judge_session(review, facts.session, ledger, intent_id, intent.epoch)
     judge_node(review, facts.node, ledger.params)
+    judge_tip(review, facts.node, ledger)
     built, why = _try_rebuild(ledger, facts, intent)
     is_transfer = intent.kind is IntentKind.TRANSFER and not intent.payments
     review.require("V12", is_transfer, "a transfer moves deposits and pays nobody")
@@ -42,9 +43,11 @@ def rebuild_transfer(ledger: LedgerView, facts: Facts, intent: Intent) -> BuiltT
 
 
 def list_allowed_spenders(ledger: LedgerView, intent: Intent) -> frozenset[Txid]:
-    """Return the transactions that may spend the inputs in a mempool: this one and what it replaces."""
+    """Return the transactions that may spend the inputs in a mempool: this one, what it replaces and passes over."""
     replaced = (ledger.intents[intent_id] for intent_id in intent.replaces if intent_id in ledger.intents)
-    return frozenset({intent.txid, *(entry.intent.txid for entry in replaced)})
+    standing = ledger.find_standing(intent.outpoints, ())
+    passed = (entry for entry in standing if may_pass_over(intent.kind, entry.intent.kind))
+    return frozenset({intent.txid, *(entry.intent.txid for entry in (*replaced, *passed))})
 
 
 def _try_rebuild(ledger: LedgerView, facts: Facts, intent: Intent) -> tuple[BuiltTransaction | None, str]:

@@ -10,6 +10,7 @@ from pegin.invoice import InvoiceView, build_template
 from pegin.invoice_life import Invoice, InvoiceState
 from pegin.lifecycle import Deposit, DepositState
 from smpc.params import Params
+from smpc.protocol.depth import compute_depth
 from smpc.types import AccountKey, BtcHeight, ChildIndex, EpochNumber, Outpoint, RecordId, Sats, Txid, XOnlyKey
 
 
@@ -118,22 +119,18 @@ def describe_wait(params: Params, deposit: Deposit, tip: BtcHeight) -> str:
         return _WAITS[deposit.state]
     match deposit.state:
         case DepositState.SEEN | DepositState.MATURING:
-            return f"confirmations {compute_confirmations(deposit, tip)}/{deposit.limits.confirmations}"
+            return f"confirmations {compute_depth(deposit.height, tip)}/{deposit.limits.confirmations}"
         case DepositState.LOCKED:
-            depth = 0 if deposit.transfer_height is None else tip - deposit.transfer_height + 1
+            depth = compute_depth(deposit.transfer_height, tip)
             return f"the booking, transfer confirmations {depth}/{params.credit_confirmations}"
         case DepositState.REFUNDING:
             return f"the refund's {deposit.limits.settled} confirmations"
         case _:
-            return _describe_refund(deposit, tip)
+            return describe_refund(deposit, tip)
 
 
-def compute_confirmations(deposit: Deposit, tip: BtcHeight) -> int:
-    """Return a deposit's depth at `tip`; 0 while it is unconfirmed."""
-    return 0 if deposit.height is None else max(tip - deposit.height + 1, 0)
-
-
-def _describe_refund(deposit: Deposit, tip: BtcHeight) -> str:
+def describe_refund(deposit: Deposit, tip: BtcHeight) -> str:
+    """Return when a deposit's user can take it back alone, for people."""
     if deposit.refund_height is None:
         return "the deposit's confirmation"
     left = deposit.refund_height - tip - 1
@@ -172,7 +169,7 @@ def _describe_output(view: InvoiceView, deposit: Deposit, tip: BtcHeight, *, is_
         state=str(deposit.state),
         outpoint=deposit.outpoint,
         value=deposit.value,
-        confirmations=compute_confirmations(deposit, tip),
+        confirmations=compute_depth(deposit.height, tip),
         transfer=deposit.transfer,
         fee=view.request.terms.compute_fee_in(deposit.value),
         credited=deposit.credited,

@@ -10,7 +10,7 @@ from smpc.errors import BridgeError
 from smpc.protocol.facts import Facts, LedgerView, Proposal
 from smpc.protocol.intents import Intent, IntentKind
 from smpc.protocol.review import Review, Stage, Verdict
-from smpc.protocol.session_checks import judge_node, judge_session
+from smpc.protocol.session_checks import judge_node, judge_session, judge_tip
 from smpc.types import Purpose
 
 
@@ -20,6 +20,7 @@ def review_payout(stage: Stage, ledger: LedgerView, facts: Facts, proposal: Prop
     intent, intent_id = proposal.intent, proposal.intent.intent_id
     judge_session(review, facts.session, ledger, intent_id, intent.epoch)
     judge_node(review, facts.node, ledger.params)
+    judge_tip(review, facts.node, ledger)
     built, why = _try_rebuild(ledger, intent)
     is_payout = intent.kind is IntentKind.PAYOUT and bool(intent.payments)
     review.require("V12", is_payout, "a payout pays at least one burn")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pegout.lifecycle import PegOut, PegOutState
 from smpc.bitcoin.address import to_address
 from smpc.params import Params
+from smpc.protocol.depth import compute_depth
 from smpc.protocol.ledger_state import BurnEntry
 from smpc.types import BtcHeight, BurnId, Sats, Txid
 
@@ -32,7 +33,7 @@ class PegOutSummary:
 
 def summarise(params: Params, entry: BurnEntry, pegout: PegOut, tip: BtcHeight) -> PegOutSummary:
     """Return a peg-out as its user sees it at the Bitcoin height `tip`."""
-    confirmations = 0 if pegout.height is None else max(tip - pegout.height + 1, 0)
+    confirmations = compute_depth(pegout.height, tip)
     return PegOutSummary(
         id=pegout.burn,
         state=str(pegout.state),

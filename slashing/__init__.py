@@ -1,1 +1,1 @@
-"""Armings, evidence, verdicts and the emergency. Arrive with step 3, in the rhythm of `pegin`."""
+"""Emergencies: what E pre-signs, what W rejects after a release, what gets it into a block; and recovery without W."""

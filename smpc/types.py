@@ -96,6 +96,14 @@ class Finality(enum.StrEnum):
     """Two checkpoints in a row carry the signatures of more than two thirds of the stake [R4]; epochs turn."""
 
 
+class EmergencyMode(enum.StrEnum):
+    """Whether a network arms its outputs (design.md section 5); the genesis says it."""
+
+    OFF = "off"
+    ARMED = "armed"
+    """Every vault output and every deposit has pre-signed emergency transactions before anything is signed for it."""
+
+
 class Role(enum.StrEnum):
     """A group's role in its epoch (design.md section 2)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from pegin.holdings import list_free_coins
 from pegin.model import BuiltTransaction
@@ -15,6 +16,8 @@ from sweep.build import build_due
 from sweep.model import SweepView, compute_room, compute_sweep_budget, list_paid_scripts
 from sweep.plan import start_choice
 
+NO_MORE: Final = FeeRate(0)
+
 
 @dataclass(frozen=True, slots=True)
 class SweepBumpRequest:
@@ -25,6 +28,8 @@ class SweepBumpRequest:
     """What pods accept now (`pegin.model.compute_rate_limit`)."""
     mature: frozenset[Outpoint]
     """Outputs of the epoch that my node has deep enough for the transfer lock."""
+    more_rate: FeeRate = NO_MORE
+    """Sat/kvB above the least rate, where the replacement at that rate was withdrawn already."""
 
 
 def build_sweep_bump(ledger: SweepView, request: SweepBumpRequest) -> BuiltTransaction:
@@ -60,7 +65,8 @@ def _build_above(
     ledger: SweepView, request: SweepBumpRequest, newest: Intent, versions: Sequence[Intent]
 ) -> BuiltTransaction | None:
     """Raise the rate until the fee replaces every version in a mempool; None when the value does not suffice."""
-    rate = compute_bump_rate(ledger.params, FeeRate(max(version.fee_rate for version in versions)))
+    least_rate = compute_bump_rate(ledger.params, FeeRate(max(version.fee_rate for version in versions)))
+    rate = FeeRate(least_rate + request.more_rate)
     highest = Sats(max(version.fee for version in versions))
     choice = replace(
         start_choice(ledger, newest.epoch, rate),

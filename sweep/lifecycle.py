@@ -12,6 +12,7 @@ from typing import Final, assert_never
 
 from smpc.params import Params
 from smpc.protocol.batch import UNRECORDED, Batch, BatchState
+from smpc.protocol.depth import compute_depth
 from smpc.protocol.facts import LedgerView
 from smpc.protocol.intents import IntentKind
 from smpc.protocol.ledger_state import EpochState
@@ -38,10 +39,10 @@ class EpochSweepState(enum.StrEnum):
     NOT_DUE = "not_due"
     """It is not retiring."""
     WAITING = "waiting"
-    """It holds vault outputs and no sweep of it is under way."""
+    """It holds vault outputs, or will once what pays it is booked, and no sweep of it is under way."""
     SWEEPING = "sweeping"
     SWEPT = "swept"
-    """It holds no vault output."""
+    """It holds no vault output, and nothing recorded pays it one."""
 
 
 _S = BatchState
@@ -105,10 +106,15 @@ def find_sweep_state(batch: Batch) -> SweepState:
     return _STATES[batch.state]
 
 
+def is_under_way(batch: Batch) -> bool:
+    """Tell whether a sweep may still be mined and booked."""
+    return find_sweep_state(batch) in _UNDER_WAY
+
+
 def summarise(params: Params, batch: Batch, tip: BtcHeight) -> SweepSummary:
     """Return a sweep as its operator sees it at the Bitcoin height `tip`."""
     intent = batch.intent
-    confirmations = 0 if batch.mined is None else max(tip - batch.mined + 1, 0)
+    confirmations = compute_depth(batch.mined, tip)
     return SweepSummary(
         id=batch.intent_id,
         state=find_sweep_state(batch),
@@ -128,14 +134,16 @@ def summarise(params: Params, batch: Batch, tip: BtcHeight) -> SweepSummary:
 def summarise_epoch(
     ledger: LedgerView, epoch: EpochNumber, batches: Iterable[Batch], tip: BtcHeight
 ) -> EpochSweepSummary:
-    """Return an epoch with its sweeps among `batches`."""
-    own = [batch for batch in batches if batch.intent.kind is IntentKind.SWEEP and batch.intent.epoch == epoch]
+    """Return an epoch with its sweeps among `batches`; what pays it is looked for there too."""
+    every = tuple(batches)
+    own = [batch for batch in every if batch.intent.kind is IntentKind.SWEEP and batch.intent.epoch == epoch]
     own.sort(key=lambda batch: (batch.state in UNRECORDED, batch.recorded or 0, batch.intent_id))
+    is_paid = any(batch.intent.target_epoch == epoch and is_under_way(batch) for batch in every)
     sweeps = tuple(summarise(ledger.params, batch, tip) for batch in own)
     held = [entry.value for entry in ledger.vault.values() if entry.epoch == epoch]
     return EpochSweepSummary(
         epoch=epoch,
-        state=_find_epoch_state(ledger, epoch, sweeps, has_value=bool(held)),
+        state=_find_epoch_state(ledger, epoch, sweeps, has_value=bool(held) or is_paid),
         left=Sats(sum(held)),
         outputs=len(held),
         sweeps=sweeps,

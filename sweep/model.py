@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from pegin.change import Outlay
+from pegin.commitments import compute_committed
 from pegin.payments import PayoutBook
 from smpc.bitcoin.fees import MAX_STANDARD_WEIGHT, VAULT_TRANSFER, compute_spend_weight
 from smpc.bitcoin.script import NUMS_KEY, build_p2tr
 from smpc.bitcoin.taproot import Timelocks
 from smpc.params import Params
 from smpc.protocol.facts import LedgerView
-from smpc.protocol.intents import Commission, IntentChoice, IntentInput, IntentKind, Payment
-from smpc.protocol.ledger_state import IntentStatus
+from smpc.protocol.intents import Commission, IntentChoice, IntentInput, Payment
 from smpc.types import BurnId, EpochNumber, IntentId, Sats, Script
 
 
@@ -76,12 +76,8 @@ def compute_sweep_budget(
     this intent and what it replaces.
     """
     paid = sum(ledger.burns[burn].fee for burn in burns if burn in ledger.burns)
-    spoken_for: int = sum(item.amount for item in commissions)
-    for intent_id, entry in ledger.intents.items():
-        if entry.status is IntentStatus.LIVE and entry.intent.kind is IntentKind.SWEEP and intent_id not in besides:
-            cost = entry.intent.fee + sum(item.amount for item in entry.intent.commissions)
-            spoken_for += max(cost - sum(ledger.burns[burn].fee for burn in entry.intent.burns), 0)
-    return Sats(max(paid + ledger.reserve - spoken_for, 0))
+    own: int = sum(item.amount for item in commissions)
+    return Sats(max(paid + ledger.reserve - own - compute_committed(ledger, besides), 0))
 
 
 _VAULT_SHAPE = build_p2tr(NUMS_KEY)

@@ -98,7 +98,7 @@ def plan_sweep(
     """
     entry = ledger.epochs.get(epoch)
     if entry is None:
-        raise NotFound(f"there is no epoch {epoch} on the ledger")
+        raise NotFound(f"there is no epoch {epoch} on the ledger", remedy="name one that retires")
     free, exclusions = _sort_outputs(ledger, epoch, frozenset(mature))
     draft = SweepPlan(
         epoch=epoch,
@@ -116,9 +116,11 @@ def plan_sweep(
         waiting_for="",
     )
     if entry.state is not EpochState.RETIRING:
-        return replace(
-            draft, deadline=None, waiting_for=f"epoch {epoch} is {entry.state}: only retiring ones are swept"
-        )
+        reason = f"epoch {epoch} is {entry.state}: only retiring ones are swept"
+        return replace(draft, deadline=None, waiting_for=reason)
+    if entry.is_convicted:
+        moved = "its emergencies" if entry.released is not None else "its recovery"
+        return replace(draft, deadline=None, waiting_for=f"{moved}: epoch {epoch} is judged, it is not swept any more")
     if not free:
         return replace(draft, waiting_for=_describe_nothing(exclusions))
     due = [entry.burn_id for entry in list_due_burns(ledger, ledger.height)] if burns is None else burns
@@ -133,8 +135,13 @@ def is_due(ledger: SweepView, plan: SweepPlan) -> bool:
     if plan.built is None or plan.deadline is None:
         return False
     is_maturing = any(item.reason is ExclusionReason.IMMATURE for item in plan.exclusions)
-    is_pressing = ledger.height >= plan.deadline - ledger.params.silence_blocks // 2
+    is_pressing = ledger.height >= compute_pressing_height(ledger, plan.deadline)
     return not is_maturing or bool(plan.built.intent.burns) or is_pressing
+
+
+def compute_pressing_height(ledger: SweepView, deadline: KaonHeight) -> KaonHeight:
+    """Return the height from which a sweep goes whatever is maturing: half-way to its deadline."""
+    return KaonHeight(deadline - ledger.params.silence_blocks // 2)
 
 
 def _sort_outputs(

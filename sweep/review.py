@@ -13,7 +13,7 @@ from smpc.protocol.ledger_commission import can_carry_commission
 from smpc.protocol.ledger_contents import is_conserved
 from smpc.protocol.ledger_state import EpochState
 from smpc.protocol.review import Review, Stage, Verdict
-from smpc.protocol.session_checks import judge_node, judge_session
+from smpc.protocol.session_checks import judge_node, judge_session, judge_tip
 from smpc.types import IntentId, Outpoint, Purpose, Role
 from sweep.build import build_sweep
 from sweep.model import SweepView, compute_room, compute_sweep_budget, list_paid_scripts
@@ -29,6 +29,7 @@ def review_sweep(stage: Stage, ledger: SweepView, facts: Facts, proposal: Propos
     intent, intent_id = proposal.intent, proposal.intent.intent_id
     judge_session(review, facts.session, ledger, intent_id, intent.epoch)
     judge_node(review, facts.node, ledger.params)
+    judge_tip(review, facts.node, ledger)
     built, why = _try_rebuild(ledger, intent)
     review.require("V12", intent.kind is IntentKind.SWEEP, "only a sweep is reviewed here")
     besides = {intent_id, *intent.replaces}

@@ -10,15 +10,25 @@ import typer
 
 from coordinator.cli import (
     account_commands,
+    ceremony_commands,
     devnet_commands,
+    emergency_commands,
     epoch_commands,
+    evidence_commands,
+    incident_commands,
+    jail_commands,
+    metrics_command,
     money_commands,
     operator_commands,
+    pause_commands,
     pegin_commands,
     pegout_commands,
     pki_commands,
     rebuild_command,
     refund_commands,
+    reserve_commands,
+    sweep_commands,
+    transfer_commands,
 )
 from coordinator.cli.command import CommonOptions, DataDirOption, JsonOption, ProfileOption, run_app
 from coordinator.cli.output import print_json
@@ -38,10 +48,20 @@ app.add_typer(pegin_commands.app, name="pegin", no_args_is_help=True)
 refund_commands.add_commands(pegin_commands.app)
 app.add_typer(pegout_commands.app, name="pegout", no_args_is_help=True)
 money_commands.add_commands(app)
+metrics_command.add_commands(app)
+transfer_commands.add_commands(app)
 app.add_typer(money_commands.epoch_app, name="epoch", no_args_is_help=True)
 epoch_commands.add_commands(app, money_commands.epoch_app)
+ceremony_commands.add_commands(money_commands.epoch_app)
+app.add_typer(sweep_commands.app, name="sweep", no_args_is_help=True)
+app.add_typer(reserve_commands.app, name="reserve", no_args_is_help=True)
 operator_commands.add_commands(app)
+pause_commands.add_commands(app)
 rebuild_command.add_commands(app)
+evidence_commands.add_commands(app)
+app.add_typer(incident_commands.app, name="incident", no_args_is_help=True)
+app.add_typer(emergency_commands.app, name="emergency", no_args_is_help=True)
+app.add_typer(jail_commands.app, name="jail", no_args_is_help=True)
 app.add_typer(operator_commands.coordinator_app, name="coordinator", no_args_is_help=True)
 app.add_typer(pki_commands.app, name="pki", no_args_is_help=True)
 

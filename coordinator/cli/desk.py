@@ -15,7 +15,9 @@ from pegbridge.v1 import operator_pb2_grpc, peg_pb2_grpc
 from smpc.errors import ConfigError
 from smpc.host.grpc_channel import RpcChannel, RpcClient
 from smpc.host.peer import PeerRole
+from smpc.host.pki import TlsFiles
 from smpc.node.bitcoind import BitcoindNode
+from smpc.node.bitcoind_package import BitcoindPackageRelay
 from smpc.node.consensus_client import ConsensusClient
 from smpc.params import Params, find_preset
 
@@ -33,6 +35,7 @@ class Desk:
         self._profile: Profile | None = None
         self._channels: dict[str, RpcChannel] = {}
         self._node: BitcoindNode | None = None
+        self._relay: BitcoindPackageRelay | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -42,6 +45,8 @@ class Desk:
     ) -> None:
         for channel in self._channels.values():
             await channel.close()
+        if self._relay is not None:
+            await self._relay.aclose()
         if self._node is not None:
             await self._node.aclose()
 
@@ -90,10 +95,17 @@ class Desk:
     @property
     def consensus(self) -> ConsensusClient:
         """The user's own consensus node."""
+        return self._find_consensus("consensus", self.profile.tls)
+
+    @property
+    def reporting(self) -> ConsensusClient:
+        """The same node, called as the operator where the profile names his certificate: no user brings it evidence."""
+        return self._find_consensus("reporting", self.profile.operator_tls or self.profile.tls)
+
+    def _find_consensus(self, name: str, tls: TlsFiles) -> ConsensusClient:
         profile = self.profile
         expect = profile.consensus.expect(profile.network, PeerRole.CONSENSUS)
-        channel = self._open("consensus", lambda: RpcChannel(profile.consensus.endpoint, profile.tls, expect=expect))
-        return ConsensusClient(channel)
+        return ConsensusClient(self._open(name, lambda: RpcChannel(profile.consensus.endpoint, tls, expect=expect)))
 
     @property
     def bitcoin(self) -> BitcoindNode:
@@ -104,6 +116,15 @@ class Desk:
                 raise ConfigError("the profile names no bitcoind", remedy="add a [bitcoind] table to it")
             self._node = BitcoindNode(settings.build_endpoint(), self.profile.network)
         return self._node
+
+    @property
+    def relay(self) -> BitcoindPackageRelay:
+        """Packages and floors on the user's own Bitcoin node; ConfigError when the profile names none."""
+        if self._relay is None:
+            node, settings = self.bitcoin, self.profile.bitcoind
+            assert settings is not None
+            self._relay = BitcoindPackageRelay(settings.build_endpoint(), node)
+        return self._relay
 
     def _open(self, name: str, make: Callable[[], RpcChannel]) -> RpcChannel:
         if name not in self._channels:

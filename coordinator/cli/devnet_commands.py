@@ -17,12 +17,12 @@ from coordinator.cli.desk import Desk
 from coordinator.cli.output import Answer
 from coordinator.devnet.chain import DevnetChain
 from coordinator.devnet.client import Status
-from coordinator.devnet.settings import DEFAULT_BLOCK_MILLIS, DEFAULT_PODS, DevnetOptions
+from coordinator.devnet.settings import DEFAULT_BLOCK_MILLIS, DEFAULT_FINALITY, DEFAULT_PODS, DevnetOptions
 from coordinator.devnet.supervisor import build_supervisor
 from smpc.bitcoin.address import parse_destination
 from smpc.errors import BridgeError, InvalidInput, NotFound
 from smpc.node.bitcoind_endpoint import CookieFile, RpcEndpoint
-from smpc.types import Finality, Network
+from smpc.types import EmergencyMode, Finality, Network
 
 app = typer.Typer(help="A whole bridge on this machine: bitcoind, store, consensus layer, coordinator and pods.")
 
@@ -42,7 +42,16 @@ async def bring_up(
     ] = None,
     finality: Annotated[
         Finality | None,
-        typer.Option(help="What makes blocks final; with checkpoints epochs turn.", show_default=str(Finality.DEPTH)),
+        typer.Option(
+            help="What makes blocks final; with depth epoch 0 stays active.", show_default=str(DEFAULT_FINALITY)
+        ),
+    ] = None,
+    emergency: Annotated[
+        EmergencyMode | None,
+        typer.Option(
+            help="Whether emergencies are pre-signed before anything is recorded.",
+            show_default=str(EmergencyMode.OFF),
+        ),
     ] = None,
     mine_every: Annotated[
         float | None, typer.Option(help="Mine a Bitcoin block every so many seconds.", show_default="on request")
@@ -58,8 +67,8 @@ async def bring_up(
     if mine_every is not None and not mine_every >= _MIN_PERIOD:
         raise InvalidInput(f"--mine-every is at least {_MIN_PERIOD} seconds, got {mine_every}")
     options = None
-    if pods is not None or block_millis is not None or finality is not None:
-        options = DevnetOptions(pods or DEFAULT_PODS, block_millis or DEFAULT_BLOCK_MILLIS, finality or Finality.DEPTH)
+    if any(item is not None for item in (pods, block_millis, finality, emergency)):
+        options = DevnetOptions.choose(pods, block_millis, finality, emergency)
     if foreground:
         await _stay(desk, options, mine_every)
         return None

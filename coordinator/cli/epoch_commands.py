@@ -13,17 +13,18 @@ from rich.table import Table
 
 from coordinator.cli.command import command
 from coordinator.cli.desk import Desk
+from coordinator.cli.ids import parse_epoch
 from coordinator.cli.output import Answer
 from smpc.bitcoin.transaction import parse_transaction
-from smpc.errors import ConfigError, ExitCode, InvalidInput, NotFound
+from smpc.errors import ConfigError, ExitCode, NotFound
 from smpc.node.final_chain import FinalChain, replay_chain
 from smpc.node.genesis import load_genesis
 from smpc.node.ports import BitcoinNode
-from smpc.protocol.election import Draw
-from smpc.protocol.ledger_draws import find_draw_of
-from smpc.protocol.ledger_state import Anchor, EpochEntry, GroupMembers
+from smpc.protocol.election import Draw, Successor
+from smpc.protocol.ledger_draws import compute_members_after, find_draw_of, find_successor_of
+from smpc.protocol.ledger_state import Anchor, EpochEntry, GroupMembers, Replacement
 from smpc.protocol.notarisation import Burial, find_notarisation
-from smpc.types import EpochNumber, KaonHeight, Role, to_display_hex
+from smpc.types import EpochNumber, IdentityKey, KaonHeight, Role, to_display_hex
 
 _ROLES: Final = (Role.VALIDATOR, Role.WITNESS, Role.EMERGENCY)
 
@@ -36,16 +37,21 @@ class ElectionCheck:
     seed_height: KaonHeight
     draw: Draw | None
     """None when the recorded seed does not follow from the chain, or no draw exists."""
+    successors: tuple[Successor | None, ...] = ()
+    """Who takes the place of each member that was replaced for a proven fault, drawn again here."""
 
     @property
     def recorded(self) -> GroupMembers:
-        """The groups on the ledger, in the order V, W, E."""
-        return tuple((role, self.entry.members[role]) for role in _ROLES)
+        """The groups on the ledger as they were drawn, in the order V, W, E."""
+        drawn = compute_members_after(self.entry, 0)
+        return tuple((role, drawn[role]) for role in _ROLES)
 
     @property
     def is_same(self) -> bool:
-        """Tell whether the draw gives exactly the recorded groups."""
-        return self.draw is not None and self.draw.members == self.recorded
+        """Tell whether the draw gives exactly the recorded groups, and the recorded successors after it."""
+        drawn = tuple((each.identity, each.bound) if each else (None, 0) for each in self.successors)
+        recorded = tuple((item.successor, item.bound) for item in self.entry.replaced)
+        return self.draw is not None and self.draw.members == self.recorded and drawn == recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,14 @@ class NotarisedHeight:
     """None without a Bitcoin node; 0 while it does not stand in a block."""
     is_contradicted: bool = False
     """The transaction on Bitcoin notarises something else than this chain has at its height."""
+    needed: int = 0
+    """Confirmations from which it buries."""
+
+    @property
+    def is_buried(self) -> bool:
+        """Tell whether the height is notarised, as far as is known here: without a Bitcoin node by the ledger alone."""
+        is_deep = self.confirmations is None or self.confirmations >= self.needed
+        return self.burial is not None and not self.is_contradicted and is_deep
 
 
 def add_commands(app: typer.Typer, epoch_app: typer.Typer) -> None:
@@ -69,10 +83,9 @@ def add_commands(app: typer.Typer, epoch_app: typer.Typer) -> None:
 
 async def verify_epoch(desk: Desk, number: Annotated[int, typer.Argument(help="The epoch's number.")]) -> Answer:
     """Draw an epoch's groups again from the stakes and the chain's own randomness; exit code 7 when they differ."""
-    if number < 0:
-        raise InvalidInput(f"epochs are numbered from 0, got {number}")
+    wanted = parse_epoch(number)
     chain = await _replay(desk)
-    check = check_election(chain, EpochNumber(number))
+    check = check_election(chain, wanted)
     code = ExitCode.DONE if check.is_same else ExitCode.CHECK_FAILED
     return Answer(_describe_election(chain, check), _build_election_table(check), code)
 
@@ -98,21 +111,22 @@ def check_election(chain: FinalChain, number: EpochNumber) -> ElectionCheck:
     seed_height = entry.origin.seed_height if entry.origin is not None else KaonHeight(0)
     before = ledger.epochs.get(EpochNumber(number - 1))
     draw = find_draw_of(ledger.params, ledger.genesis, entry, before, chain.hashes[seed_height])
-    return ElectionCheck(entry, seed_height, draw)
+    successors = tuple(find_successor_of(ledger.genesis, entry, place) for place in range(len(entry.replaced)))
+    return ElectionCheck(entry, seed_height, draw, successors)
 
 
 async def find_notarised(chain: FinalChain, height: KaonHeight, node: BitcoinNode | None) -> NotarisedHeight:
     """Find what buries a height and compare it with the Bitcoin node; NotFound for a height that is not final."""
     if not 0 <= height <= chain.ledger.height:
         raise NotFound(f"block {height} is not final: {chain.ledger.height} is", remedy="ask again later")
-    burial = chain.ledger.find_burial(height)
+    burial, needed = chain.ledger.find_burial(height), chain.ledger.params.confirmations
     if burial is None or node is None:
-        return NotarisedHeight(height, burial)
+        return NotarisedHeight(height, burial, needed=needed)
     status = await node.fetch_transaction(burial.txid)
     if status is None:
-        return NotarisedHeight(height, burial, 0)
+        return NotarisedHeight(height, burial, 0, needed=needed)
     anchor = next(item for item in chain.ledger.anchors.values() if item.height == burial.height)
-    return NotarisedHeight(height, burial, status.confirmations, not _notarises(status.raw, anchor))
+    return NotarisedHeight(height, burial, status.confirmations, not _notarises(status.raw, anchor), needed)
 
 
 def _notarises(raw: bytes, anchor: Anchor) -> bool:
@@ -155,6 +169,20 @@ def _describe_election(chain: FinalChain, check: ElectionCheck) -> dict[str, Any
         "drawn": [
             {"role": str(role), "members": [key.hex() for key in keys]} for role, keys in (draw.members if draw else ())
         ],
+        "replaced": [_describe_replacement(*pair) for pair in zip(check.entry.replaced, check.successors, strict=True)],
+    }
+
+
+def _describe_replacement(item: Replacement, drawn: Successor | None) -> dict[str, Any]:
+    return {
+        "role": str(item.role),
+        "attempt": item.attempt,
+        "accused": item.accused.hex(),
+        "successor": item.successor.hex() if item.successor is not None else None,
+        "drawn": drawn.identity.hex() if drawn is not None else None,
+        "bound": item.bound,
+        "is_relaxed": drawn is not None and drawn.bound > drawn.strict_bound,
+        "recorded_kaon_height": item.recorded,
     }
 
 
@@ -165,7 +193,14 @@ def _build_election_table(check: ElectionCheck) -> Table:
     drawn = dict(check.draw.members) if check.draw is not None else {}
     for role, members in check.recorded:
         table.add_row(str(role), _shorten(members), _shorten(drawn.get(role, ())))
+    for item, successor in zip(check.entry.replaced, check.successors, strict=True):
+        told = f"{_shorten((item.accused,))} at fault, {_name_successor(item.successor)}"
+        table.add_row(str(item.role), told, _name_successor(successor.identity if successor is not None else None))
     return table
+
+
+def _name_successor(successor: IdentityKey | None) -> str:
+    return "left out" if successor is None else f"{_shorten((successor,))} in its place"
 
 
 def _shorten(members: tuple[bytes, ...]) -> str:
@@ -176,7 +211,7 @@ def _describe_notarised(found: NotarisedHeight) -> dict[str, Any]:
     burial = found.burial
     return {
         "kaon_height": found.height,
-        "is_notarised": burial is not None and not found.is_contradicted,
+        "is_notarised": found.is_buried,
         "is_contradicted": found.is_contradicted,
         "notarised_kaon_height": burial.height if burial else None,
         "notarised_block_hash": burial.block_hash.hex() if burial else None,
@@ -193,5 +228,8 @@ def _say_notarised(found: NotarisedHeight) -> str:
         return (
             f"CONTRADICTION: {to_display_hex(burial.txid)} notarises another block {burial.height} than this chain has"
         )
+    if not found.is_buried:
+        seen = f"{found.confirmations} of {found.needed} confirmations"
+        return f"block {found.height} is not buried now: {to_display_hex(burial.txid)} has {seen}"
     deep = "ask a Bitcoin node how deep" if found.confirmations is None else f"{found.confirmations} confirmations"
     return f"block {found.height} is buried by {to_display_hex(burial.txid)} (block {burial.height}), {deep}"

@@ -6,6 +6,13 @@ import re
 from typing import Final
 
 from smpc.errors import InvalidInput
+from smpc.types import EpochNumber, Outpoint, txid_from_hex
+
+MAX_EPOCH: Final = 2**32 - 1
+"""A notarisation has four bytes for an epoch's number."""
+
+MAX_POSITION: Final = 2**32 - 1
+"""Of an output in its transaction."""
 
 _ID: Final = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -15,3 +22,18 @@ def parse_id(text: str, what: str) -> bytes:
     if not _ID.fullmatch(text):
         raise InvalidInput(f"{text[:80]!r} is no {what} id", remedy="give its 64 hex digits; `list` shows them")
     return bytes.fromhex(text)
+
+
+def parse_outpoint(text: str) -> Outpoint:
+    """Return an outpoint given as `txid:position`; InvalidInput otherwise."""
+    txid, _, vout = text.partition(":")
+    if not _ID.fullmatch(txid) or not vout.isdecimal() or int(vout) > MAX_POSITION:
+        raise InvalidInput(f"{text[:90]!r} is no outpoint", remedy="give txid:position, as the tables show it")
+    return Outpoint(txid_from_hex(txid), int(vout))
+
+
+def parse_epoch(number: int) -> EpochNumber:
+    """Return an epoch's number; InvalidInput for one that no epoch ever has."""
+    if not 0 <= number <= MAX_EPOCH:
+        raise InvalidInput(f"epochs are numbered from 0 to {MAX_EPOCH}, got {number}", remedy="see peg epoch show")
+    return EpochNumber(number)

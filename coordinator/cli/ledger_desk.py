@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeVar
 
 from coordinator.cli.desk import Desk
+from coordinator.cli.submission import submit_until_final
 from smpc.curve import SecretKey, compute_xonly_key, sign_schnorr
-from smpc.errors import TimedOut
+from smpc.errors import TimedOut, Unavailable
+from smpc.node.genesis import load_genesis
 from smpc.protocol.ledger_accounts import AccountRecord
+from smpc.protocol.notarisation import KaonDepth
 from smpc.protocol.records import AccountTransfer, BurnCancelled, BurnRaised, BurnRequested
-from smpc.types import AccountKey, KaonHeight, Signature
-
-FINAL_SECONDS: Final = 120.0
-_POLL_SECONDS: Final = 0.1
+from smpc.types import AccountKey, Signature
 
 RecordT = TypeVar("RecordT", AccountTransfer, BurnRequested, BurnCancelled, BurnRaised)
 
@@ -34,29 +32,18 @@ async def sign_with_nonce(desk: Desk, secret: SecretKey, build: Callable[[Accoun
     return replace(record, signature=signature)
 
 
-async def submit_until_final(desk: Desk, record: AccountRecord) -> KaonHeight:
-    """Send a signed record and wait until its block is final; return a final height at which it stands.
+async def submit_and_measure(desk: Desk, record: AccountRecord) -> KaonDepth:
+    """Send a signed record, wait until it is final and return how deep its block is; errors as `submit_until_final`.
 
-    The ledger's Refused, InvalidInput or Conflict come as they are. TimedOut when blocks stop becoming final: the
-    record stands all the same and needs no second one.
+    Nothing as new as this is notarised yet. A record that stood there before counts as in the last final block, and so
+    does one whose block cannot be asked for any more: it is final, and no failure may make the user send another one.
     """
-    desk.output.note("waiting for a block of the consensus layer")
-    await desk.consensus.submit(record, wait=True)
-    recorded = (await desk.consensus.fetch_tip()).height
-    return await wait_final(desk, recorded)
-
-
-async def wait_final(desk: Desk, height: KaonHeight) -> KaonHeight:
-    """Wait until a height of the consensus layer is final and return the final height."""
-    deadline = time.monotonic() + FINAL_SECONDS
-    while True:
-        tip = await desk.consensus.fetch_tip()
-        if tip.final >= height:
-            return tip.final
-        desk.output.note(f"waiting for finality: {max(0, height - tip.final)} more block(s)")
-        if time.monotonic() > deadline:
-            raise TimedOut(
-                f"block {height} is not final after {FINAL_SECONDS:g} s",
-                remedy="the record is on the chain; do not send another one, ask again later",
-            )
-        await asyncio.sleep(_POLL_SECONDS)
+    after = (await desk.consensus.fetch_tip()).height
+    final = await submit_until_final(desk.consensus, record, desk.output.note)
+    try:
+        page = await desk.consensus.list_records(after, (type(record),))
+        found = [entry.height for entry in page.entries if entry.record.record_id == record.record_id]
+    except (Unavailable, TimedOut):
+        found = []
+    is_ruled = load_genesis(desk.profile.genesis).has_checkpoints
+    return KaonDepth(next(iter(found), final), final, btc_needed=desk.params.confirmations if is_ruled else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -11,13 +12,14 @@ from coordinator.cli.account_commands import PassphraseOption, read_passphrase
 from coordinator.cli.amounts import parse_amount, show_amount
 from coordinator.cli.command import command
 from coordinator.cli.desk import CALL_SECONDS, Desk
-from coordinator.cli.ledger_desk import UNSIGNED, sign_with_nonce, submit_until_final
+from coordinator.cli.ids import parse_epoch
+from coordinator.cli.ledger_desk import UNSIGNED, sign_with_nonce, submit_and_measure
 from coordinator.cli.output import Answer, build_table
 from pegbridge.v1 import peg_pb2 as pb
-from smpc.errors import ExitCode, InvalidInput, Refused
+from smpc.errors import ExitCode, Refused
 from smpc.protocol.ledger_views import EpochView
 from smpc.protocol.records import RESERVE_ACCOUNT, AccountTransfer
-from smpc.types import AccountKey, EpochNumber
+from smpc.types import AccountKey, Sats
 
 epoch_app = typer.Typer(help="Epochs: who is in which group, and the groups' keys.")
 
@@ -45,17 +47,14 @@ async def send(
     passphrase_file: PassphraseOption = None,
     dry_run: DryRunOption = False,
 ) -> Answer:
-    """Send kBTC to another account; returns when the transfer is final."""
+    """Send kBTC to another account; returns when the transfer is final.
+
+    `raw_confirmations` counts final blocks from the transfer's on; `confirmations` stays 1 until Bitcoin buries it.
+    """
     sats = parse_amount(amount)
     accounts = desk.accounts
     target = RESERVE_ACCOUNT if recipient == RESERVE_NAME else accounts.resolve(recipient)
-    secret = accounts.open(sender, read_passphrase(passphrase_file))
-    record = await sign_with_nonce(
-        desk,
-        secret,
-        lambda account, nonce: AccountTransfer(desk.profile.network, account, nonce, target, sats, UNSIGNED),
-    )
-    await check_balance(desk, record.sender, sats)
+    record = await prepare_transfer(desk, sender, target, sats, passphrase_file)
     data: dict[str, Any] = {
         "id": record.record_id.hex(),
         "sender": record.sender.hex(),
@@ -66,8 +65,28 @@ async def send(
     }
     if dry_run:
         return Answer(data, f"would send {show_amount(sats)} to {target.hex()}")
-    data["final_kaon_height"] = await submit_until_final(desk, record)
-    return Answer(data, f"sent {show_amount(sats)} to {target.hex()}")
+    depth = await submit_and_measure(desk, record)
+    data |= {
+        "final_kaon_height": depth.final_height,
+        "kaon_height": depth.height,
+        "confirmations": depth.confirmations,
+        "raw_confirmations": depth.raw_confirmations,
+    }
+    return Answer(data, f"sent {show_amount(sats)} to {target.hex()}\nfollow it: peg transfer {data['id']}")
+
+
+async def prepare_transfer(
+    desk: Desk, sender: str, target: AccountKey, sats: Sats, passphrase_file: Path | None
+) -> AccountTransfer:
+    """Return a signed transfer from one of the user's accounts; Refused when the account holds less."""
+    secret = desk.accounts.open(sender, read_passphrase(passphrase_file))
+    record = await sign_with_nonce(
+        desk,
+        secret,
+        lambda account, nonce: AccountTransfer(desk.profile.network, account, nonce, target, sats, UNSIGNED),
+    )
+    await check_balance(desk, record.sender, sats)
+    return record
 
 
 async def check_balance(desk: Desk, account: AccountKey, needed: int) -> None:
@@ -103,9 +122,19 @@ async def show_balance(
 
 
 async def show_supply(desk: Desk) -> Answer:
-    """Show the money identity: locked = supply + open burns + reserve; exit code 7 when it does not hold."""
+    """Show the money identity: locked = supply + open burns + reserve; exit code 7 when it does not hold.
+
+    Beside it: how much of the vault is armed, and why no deposit is credited now, where that is so.
+    """
+    data = await fetch_supply(desk)
+    code = ExitCode.DONE if data["difference_sats"] == 0 else ExitCode.CHECK_FAILED
+    return Answer(data, build_identity_table(data), code)
+
+
+async def fetch_supply(desk: Desk) -> dict[str, Any]:
+    """Return what a coordinator says of the money, as `peg supply --json` shows it."""
     reply = await desk.peg.call(lambda stub: stub.GetSupply, pb.PegServiceGetSupplyRequest(), seconds=CALL_SECONDS)
-    data: dict[str, Any] = {
+    return {
         "supply_sats": reply.supply_sats,
         "locked_sats": reply.locked_sats,
         "pegin_in_flight_sats": reply.pegin_in_flight_sats,
@@ -113,11 +142,10 @@ async def show_supply(desk: Desk) -> Answer:
         "reserve_sats": reply.reserve_sats,
         "difference_sats": reply.difference_sats,
         "coverage": reply.coverage or None,
+        "credits_halted": reply.credits_halted or None,
         "kaon_height": reply.kaon_height,
         "btc_height": reply.btc_height,
     }
-    code = ExitCode.DONE if reply.difference_sats == 0 else ExitCode.CHECK_FAILED
-    return Answer(data, build_identity_table(data), code)
 
 
 def build_identity_table(data: dict[str, Any]) -> Table:
@@ -132,6 +160,10 @@ def build_identity_table(data: dict[str, Any]) -> Table:
         ("deposits on their way", "pegin_in_flight_sats"),
     ):
         table.add_row(label, show_amount(data[field]))
+    if data.get("coverage"):
+        table.add_row("armed of the vault", data["coverage"])
+    if data.get("credits_halted"):
+        table.add_row("CREDITS HALT", data["credits_halted"])
     return table
 
 
@@ -141,9 +173,7 @@ async def show_epoch(
     number: Annotated[int | None, typer.Argument(help="Its number.", show_default="the active one")] = None,
 ) -> Answer:
     """Show an epoch as your own consensus node has it."""
-    if number is not None and number < 0:
-        raise InvalidInput(f"epochs are numbered from 0, got {number}")
-    view = await desk.consensus.fetch_epoch(None if number is None else EpochNumber(number))
+    view = await desk.consensus.fetch_epoch(None if number is None else parse_epoch(number))
     return Answer(_to_plain(view), _build_epoch_table(view))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,14 +61,16 @@ async def explain(
     desk: Desk,
     subject: Annotated[str, typer.Argument(help="A peg-in, peg-out, intent or transaction id, 64 hex digits.")],
 ) -> Answer:
-    """Show every check that every pod made for a subject, with its verdict."""
+    """Show every check that every pod made for a subject, with its verdict, and which pods did not answer."""
     wanted = parse_id(subject, "peg-in, peg-out, intent or transaction")
-    checks = await _fetch_checks(desk, wanted)
-    if not checks:
+    reply = await _fetch_checks(desk, wanted)
+    if not reply.checks:
         # A transaction id is shown reversed.
-        checks = await _fetch_checks(desk, wanted[::-1])
-    plain = [_to_plain(check) for check in checks]
-    return Answer({"subject": subject, "checks": plain}, _build_verdicts(plain))
+        reply = await _fetch_checks(desk, wanted[::-1])
+    plain = [_to_plain(check) for check in reply.checks]
+    silent = [{"pod": item.pod.hex(), "reason": item.reason} for item in reply.silent]
+    data = {"subject": subject, "checks": plain, "silent": silent}
+    return Answer(data, Group(_build_verdicts(plain), *(_say_silent(item) for item in silent)))
 
 
 async def examine(desk: Desk) -> Answer:
@@ -84,10 +86,9 @@ async def examine(desk: Desk) -> Answer:
     return Answer(data, _build_findings(checks), ExitCode.DONE if data["is_ok"] else ExitCode.CHECK_FAILED)
 
 
-async def _fetch_checks(desk: Desk, subject: bytes) -> Sequence[pb.PodCheck]:
+async def _fetch_checks(desk: Desk, subject: bytes) -> pb.OperatorServiceExplainResponse:
     request = pb.OperatorServiceExplainRequest(subject=subject)
-    reply = await desk.operator.call(lambda stub: stub.Explain, request, seconds=DOCTOR_SECONDS)
-    return reply.checks
+    return await desk.operator.call(lambda stub: stub.Explain, request, seconds=DOCTOR_SECONDS)
 
 
 async def _ask_operator(desk: Desk) -> list[Check]:
@@ -130,6 +131,10 @@ def _build_verdicts(checks: Sequence[dict[str, Any]]) -> RenderableType:
         )
     pods = len({check["pod"] for check in checks})
     return Group(table, f"{pods} pods, {len(checks)} checks; every single one with --json")
+
+
+def _say_silent(item: Mapping[str, str]) -> str:
+    return f"pod {item['pod'][:8]} did not answer, its checks are missing: {item['reason']}"
 
 
 def _build_findings(checks: Sequence[Check]) -> RenderableType:

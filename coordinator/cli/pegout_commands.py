@@ -13,10 +13,11 @@ from coordinator.cli.amounts import parse_amount, show_amount
 from coordinator.cli.command import command
 from coordinator.cli.desk import CALL_SECONDS, Desk
 from coordinator.cli.ids import parse_id
-from coordinator.cli.ledger_desk import UNSIGNED, sign_with_nonce, submit_until_final
+from coordinator.cli.ledger_desk import UNSIGNED, sign_with_nonce, submit_and_measure
 from coordinator.cli.money_commands import DryRunOption, check_balance
 from coordinator.cli.output import Answer
 from coordinator.cli.output import build_table as start_table
+from coordinator.cli.submission import submit_until_final
 from coordinator.cli.watching import LimitOption, follow
 from pegbridge.v1 import peg_pb2 as pb
 from smpc.bitcoin.address import parse_destination
@@ -58,29 +59,39 @@ async def request(
         desk, secret, lambda account, nonce: BurnRequested(network, account, nonce, payout, fee, script, UNSIGNED)
     )
     await check_balance(desk, record.sender, payout + fee)
-    data: dict[str, Any] = {
-        "id": record.burn_id.hex(),
-        "state": "requested",
-        "burn_sats": payout + fee,
-        "payout_sats": payout,
-        "fee_sats": fee,
-        "address": to,
-        "max_fee_sats": fee,
-        "txids": [],
-        "confirmations": 0,
-        "waiting_for": "",
-        "sender": record.sender.hex(),
-        "dry_run": dry_run,
-    }
+    data = {**_describe_burn(record, to), "dry_run": dry_run}
     if dry_run:
         return Answer(data, f"would burn {show_amount(payout + fee)} to pay {show_amount(payout)} to {to}")
-    data["final_kaon_height"] = await submit_until_final(desk, record)
-    data["waiting_for"] = "a batch"
+    depth = await submit_and_measure(desk, record)
+    data |= {"final_kaon_height": depth.final_height, "kaon_height": depth.height, "waiting_for": "a batch"}
+    if depth.btc_needed is not None:
+        data |= {"confirmations": depth.confirmations, "raw_confirmations": depth.raw_confirmations}
     return Answer(
         data,
         f"peg-out {data['id']}\nburnt {show_amount(payout + fee)} to pay {show_amount(payout)} to {to}\n"
         f"follow it: peg pegout watch {data['id']}",
     )
+
+
+def _describe_burn(record: BurnRequested, address: str) -> dict[str, Any]:
+    """Return the peg-out as `peg pegout status` will show it, before it is on the ledger."""
+    return {
+        "id": record.burn_id.hex(),
+        "state": "requested",
+        "burn_sats": record.payout + record.fee,
+        "payout_sats": record.payout,
+        "fee_sats": record.fee,
+        "address": address,
+        "max_fee_sats": record.fee,
+        "txids": [],
+        "confirmations": 0,
+        "waiting_for": "",
+        "sender": record.sender.hex(),
+        "raw_confirmations": None,
+        "payout_confirmations": 0,
+        "kaon_height": None,
+        "notarised_txid": "",
+    }
 
 
 @command(app, "status", schema="pegout status", examples=("peg pegout status ID --json",))
@@ -162,7 +173,7 @@ async def _submit(desk: Desk, record: BurnCancelled | BurnRaised, done: str, *, 
     data: dict[str, Any] = {"id": record.burn.hex(), "record": record.record_id.hex(), "dry_run": dry_run}
     if dry_run:
         return Answer(data, f"peg-out {data['id']}: would be {done}")
-    data["final_kaon_height"] = await submit_until_final(desk, record)
+    data["final_kaon_height"] = await submit_until_final(desk.consensus, record, desk.output.note)
     return Answer(data, f"peg-out {data['id']}: {done}")
 
 
@@ -178,7 +189,12 @@ async def _choose_fee(desk: Desk, payout: Sats, limit: str) -> Sats:
 
 
 def to_plain(pegout: pb.PegOut) -> dict[str, Any]:
-    """Return a peg-out as the coordinator told it, as values that JSON can hold (design.md section 11)."""
+    """Return a peg-out as the coordinator told it, as values that JSON can hold (design.md section 11).
+
+    Where sweeps notarise, `confirmations` and `raw_confirmations` are those of the burn's consensus-layer block:
+    `raw_confirmations` its final depth, `confirmations` at most 1 until a booked sweep buries it on Bitcoin, then the
+    same. Elsewhere `confirmations` is the payout's, as `payout_confirmations` is everywhere.
+    """
     return {
         "id": pegout.id.hex(),
         "state": pegout.state,
@@ -191,6 +207,10 @@ def to_plain(pegout: pb.PegOut) -> dict[str, Any]:
         "confirmations": pegout.confirmations,
         "waiting_for": pegout.waiting_for,
         "sender": pegout.sender.hex(),
+        "raw_confirmations": pegout.raw_confirmations if pegout.HasField("raw_confirmations") else None,
+        "payout_confirmations": pegout.payout_confirmations,
+        "kaon_height": pegout.kaon_height,
+        "notarised_txid": pegout.notarised_txid,
     }
 
 
@@ -205,9 +225,15 @@ def build_table(pegouts: Sequence[dict[str, Any]]) -> RenderableType:
             show_amount(pegout["payout_sats"]),
             pegout["address"],
             pegout["txids"][-1] if pegout["txids"] else "",
-            str(pegout["confirmations"]),
+            _show_depth(pegout),
         )
     return table
+
+
+def _show_depth(pegout: dict[str, Any]) -> str:
+    """Return the confirmations, and the raw ones beside them where they are not the same."""
+    shown, raw = pegout["confirmations"], pegout["raw_confirmations"]
+    return str(shown) if raw in {None, shown} else f"{shown} (raw {raw})"
 
 
 def build_line(pegout: dict[str, Any]) -> str:

@@ -30,6 +30,8 @@ def build_report(
         "pegins": story.pegins,
         "pegouts": story.pegouts,
         "refunds": story.refunds,
+        "sweeps": story.sweeps,
+        "notarised": story.notarised,
         "transactions": [{**dataclasses.asdict(cost), "milli_sat_per_vbyte": cost.milli_rate} for cost in costs],
         "durations": [dataclasses.asdict(duration) for duration in durations],
         "balances_sats": story.balances,
@@ -48,6 +50,7 @@ def show_report(console: Console, report: dict[str, Any]) -> None:
     """Print the tables."""
     console.print(_build_transactions(report["transactions"]))
     console.print(_build_moves(report))
+    console.print(_build_sweeps(report))
     console.print(_build_durations(report["durations"]))
     console.print(build_identity_table(report["supply"]))
     supply = report["supply"]
@@ -82,12 +85,45 @@ def _build_moves(report: dict[str, Any]) -> Table:
     return table
 
 
+def _build_sweeps(report: dict[str, Any]) -> Table:
+    title = "Sweeps: what an epoch left behind, and what that wrote into Bitcoin"
+    table = Table(
+        "epoch",
+        "inputs",
+        "value",
+        "to users",
+        "commission",
+        "fee sat",
+        "buries block",
+        title=title,
+        title_justify="left",
+    )
+    buried = {item["txid"]: item for item in report["notarised"]}
+    for sweep in report["sweeps"]:
+        found = buried.get(sweep["txid"])
+        depth = f" ({found['confirmations']} confirmations)" if found else ""
+        table.add_row(
+            f"{sweep['epoch']} -> {sweep['target_epoch']}",
+            str(sweep["inputs"]),
+            show_amount(sweep["value_sats"]),
+            show_amount(sweep["paid_sats"]),
+            show_amount(sweep["commission_sats"]),
+            str(sweep["fee_sats"]),
+            f"{sweep['notarised_kaon_height']}{depth}",
+        )
+    return table
+
+
 def _credit(sats: int) -> str:
     return f"credited {show_amount(sats)}"
 
 
 def _build_durations(durations: Sequence[dict[str, Any]]) -> Table:
-    table = Table("ceremony or round", "ms", title="How long the signers took", title_justify="left")
+    title = "How long the signers took (every single one in the report)"
+    table = Table("ceremony or round", "times", "fastest ms", "slowest ms", title=title, title_justify="left")
+    spent: dict[str, list[int]] = {}
     for item in durations:
-        table.add_row(item["what"], str(item["millis"]))
+        spent.setdefault(item["what"], []).append(item["millis"])
+    for what, millis in spent.items():
+        table.add_row(what, str(len(millis)), str(min(millis)), str(max(millis)))
     return table

@@ -23,6 +23,9 @@ from smpc.node.bitcoind_rpc import BitcoindRpc
 
 POLL_SECONDS: Final = 0.25
 
+BLOCK_MILLIS: Final = 350
+"""Time between consensus-layer blocks: an epoch of 80 is over in half a minute."""
+
 
 class Stage:
     """One run of the demonstration on the devnet in `data_dir`."""
@@ -64,12 +67,13 @@ class Stage:
         data: dict[str, Any] = document["data"]
         return data
 
-    def up(self) -> dict[str, Any]:
-        """Bring the devnet up, telling what it waits for."""
-        self.console.print("        $ peg devnet up", style="dim", highlight=False)
+    def up(self, *options: str) -> dict[str, Any]:
+        """Bring the devnet up with further options of `peg devnet up`, telling what it waits for."""
+        words = ["devnet", "up", "--block-millis", str(BLOCK_MILLIS), *options]
+        self.console.print(f"        $ peg {shlex.join(words)}", style="dim", highlight=False)
         heard = io.StringIO()
         with contextlib.redirect_stdout(heard):
-            code = run_app(app, ["devnet", "up", "--data-dir", str(self.data_dir)])
+            code = run_app(app, [*words, "--data-dir", str(self.data_dir)])
         if code != 0:
             raise CheckFailed("the devnet did not start", remedy=f"see {self.data_dir / 'supervisor.log'}")
         status = self.peg("devnet", "status", quiet=True)

@@ -6,11 +6,11 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from coordinator.devnet.settings import DEFAULT_BLOCK_MILLIS, DEFAULT_PODS, DevnetOptions
+from coordinator.devnet.settings import DevnetOptions
 from coordinator.devnet.supervisor import build_supervisor
 from smpc.host.log import LogLevel, configure_logging
 from smpc.host.process import harden_process, raise_file_limit
-from smpc.types import Finality
+from smpc.types import EmergencyMode, Finality
 
 
 def main() -> None:
@@ -20,16 +20,15 @@ def main() -> None:
     parser.add_argument("--pods", type=int)
     parser.add_argument("--block-millis", type=int)
     parser.add_argument("--finality", type=Finality)
+    parser.add_argument("--emergency", type=EmergencyMode)
     parser.add_argument("--mine-every", type=float)
     given = parser.parse_args()
     harden_process(secrets=False)
     raise_file_limit()
     configure_logging(LogLevel.INFO)
     options = None
-    if given.pods is not None or given.block_millis is not None or given.finality is not None:
-        options = DevnetOptions(
-            given.pods or DEFAULT_PODS, given.block_millis or DEFAULT_BLOCK_MILLIS, given.finality or Finality.DEPTH
-        )
+    if any(item is not None for item in (given.pods, given.block_millis, given.finality, given.emergency)):
+        options = DevnetOptions.choose(given.pods, given.block_millis, given.finality, given.emergency)
 
     async def keep() -> None:
         await build_supervisor(given.data_dir, options, given.mine_every).run()

@@ -116,7 +116,7 @@ class Devnet:
         argv = [sys.executable, "-m", "coordinator.devnet", str(self.layout.data_dir)]
         if options is not None:
             argv += ["--pods", str(options.pods), "--block-millis", str(options.block_millis)]
-            argv += ["--finality", options.finality]
+            argv += ["--finality", options.finality, "--emergency", options.emergency]
         if mine_every is not None:
             argv += ["--mine-every", str(mine_every)]
         return start_detached(argv, self.layout.log, build_environment(os.environ))

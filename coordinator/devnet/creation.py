@@ -68,6 +68,7 @@ def build_genesis(settings: DevnetSettings, identities: DevnetIdentities, first:
         btc_start=(first.height, first.block_hash),
         block_millis=settings.options.block_millis,
         finality=settings.options.finality,
+        emergency=settings.options.emergency,
     )
 
 

@@ -13,7 +13,7 @@ from coordinator.devnet.layout import name_pod
 from coordinator.devnet.loopback_ports import choose_ports
 from smpc.errors import ConfigError, InvalidInput
 from smpc.host.private_file import replace_private_file
-from smpc.types import Finality
+from smpc.types import EmergencyMode, Finality
 
 FORMAT: Final = 1
 MIN_PODS: Final = 13
@@ -22,6 +22,7 @@ MIN_PODS: Final = 13
 MAX_PODS: Final = 40
 DEFAULT_PODS: Final = 16
 DEFAULT_BLOCK_MILLIS: Final = 500
+DEFAULT_FINALITY: Final = Finality.CHECKPOINTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,26 @@ class DevnetOptions:
     pods: int = DEFAULT_PODS
     block_millis: int = DEFAULT_BLOCK_MILLIS
     """Time between consensus-layer blocks, milliseconds."""
-    finality: Finality = Finality.DEPTH
+    finality: Finality = DEFAULT_FINALITY
     """`checkpoints` makes epochs turn, and sweeps with them; `depth` keeps epoch 0 active."""
+    emergency: EmergencyMode = EmergencyMode.OFF
+    """`armed` lets nothing be recorded or credited before its emergencies are pre-signed; needs `checkpoints`."""
+
+    @classmethod
+    def choose(
+        cls,
+        pods: int | None = None,
+        block_millis: int | None = None,
+        finality: Finality | None = None,
+        emergency: EmergencyMode | None = None,
+    ) -> DevnetOptions:
+        """Return what was chosen, with defaults for the rest."""
+        return cls(
+            pods or DEFAULT_PODS,
+            block_millis or DEFAULT_BLOCK_MILLIS,
+            finality or DEFAULT_FINALITY,
+            emergency or EmergencyMode.OFF,
+        )
 
     def __post_init__(self) -> None:
         if not MIN_PODS <= self.pods <= MAX_PODS:
@@ -42,6 +61,8 @@ class DevnetOptions:
             )
         if not 50 <= self.block_millis <= 60_000:
             raise InvalidInput(f"the block time is 50 to 60000 ms, got {self.block_millis}")
+        if self.emergency is EmergencyMode.ARMED and self.finality is not Finality.CHECKPOINTS:
+            raise InvalidInput("only where epochs turn is there a group to arm to", remedy="take finality checkpoints")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +139,10 @@ def _parse(content: dict[str, Any], path: Path) -> DevnetSettings:
 
 
 def _parse_options(options: dict[str, Any]) -> DevnetOptions:
+    # Settings without them are of a devnet from before there were checkpoints, or armings.
     finality = Finality(options.pop("finality", Finality.DEPTH))
-    return DevnetOptions(**options, finality=finality)
+    emergency = EmergencyMode(options.pop("emergency", EmergencyMode.OFF))
+    return DevnetOptions(**options, finality=finality, emergency=emergency)
 
 
 def _damaged(path: Path) -> ConfigError:

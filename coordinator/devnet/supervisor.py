@@ -103,7 +103,7 @@ class Supervisor:
             self._settings = found
             await self._launch_node(found)
             return found
-        options = self._options or DevnetOptions()
+        options = self._options or DevnetOptions.choose()
         settings = DevnetSettings(options, DevnetPorts.choose(options.pods))
         self._advance("creating keys and certificates")
         identities = await asyncio.to_thread(create_keys, self._layout, settings)

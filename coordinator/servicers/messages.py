@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import TypeVar
 
 from coordinator.outlook import Outlook
 from coordinator.views import MoneyView, OutputView, PegInView, PegOutView
@@ -10,7 +11,10 @@ from pegbridge.v1 import peg_pb2 as pb
 from smpc.bitcoin.taproot import InvoiceTree
 from smpc.protocol.invoices import InvoiceTerms
 from smpc.protocol.ledger_views import EpochView
+from smpc.protocol.notarisation import KaonDepth
 from smpc.types import Txid, to_display_hex
+
+MessageT = TypeVar("MessageT", pb.PegIn, pb.PegOut)
 
 
 def to_pegin_message(view: PegInView) -> pb.PegIn:
@@ -31,9 +35,13 @@ def to_pegin_message(view: PegInView) -> pb.PegIn:
     )
 
 
-def to_pegout_message(view: PegOutView) -> pb.PegOut:
-    """Return the protobuf form."""
-    summary = view.summary
+def to_pegout_message(view: PegOutView, depth: KaonDepth) -> pb.PegOut:
+    """Return the protobuf form; `depth` is that of the burn's block.
+
+    Where sweeps notarise, `confirmations` is what delayed proof of work's rule makes of that depth: whoever waits for
+    a number of them waits for Bitcoin to bury the burn. Where they do not, it is the payout's, as ever.
+    """
+    summary, is_ruled = view.summary, depth.btc_needed is not None
     return pb.PegOut(
         id=summary.id,
         state=summary.state,
@@ -43,9 +51,34 @@ def to_pegout_message(view: PegOutView) -> pb.PegOut:
         address=summary.address,
         max_fee_sats=summary.max_fee,
         txids=[to_display_hex(txid) for txid in summary.txids],
-        confirmations=summary.confirmations,
+        confirmations=depth.confirmations if is_ruled else summary.confirmations,
         waiting_for=summary.waiting_for,
         sender=view.sender,
+        raw_confirmations=depth.raw_confirmations if is_ruled else None,
+        payout_confirmations=summary.confirmations,
+        kaon_height=view.height,
+        notarised_txid=_show(depth.burial.txid) if depth.burial is not None and depth.is_notarised else "",
+    )
+
+
+def is_same_news(old: MessageT, new: MessageT) -> bool:
+    """Tell whether a watcher has nothing new to hear: a depth that only grows with every block is no news."""
+    return _without_depth(old) == _without_depth(new)
+
+
+def to_notarised_message(depth: KaonDepth) -> pb.GetNotarisedResponse:
+    """Return the protobuf form."""
+    burial = depth.burial
+    return pb.GetNotarisedResponse(
+        kaon_height=depth.height,
+        final_kaon_height=depth.final_height,
+        raw_confirmations=depth.raw_confirmations,
+        confirmations=depth.confirmations,
+        is_notarised=depth.is_notarised,
+        notarised_kaon_height=None if burial is None else burial.height,
+        notarised_block_hash=b"" if burial is None else burial.block_hash,
+        txid=_show(None if burial is None else burial.txid),
+        btc_confirmations=depth.btc_confirmations,
     )
 
 
@@ -71,7 +104,8 @@ def to_terms_message(outlook: Outlook, terms: InvoiceTerms) -> pb.GetTermsRespon
 
 
 def to_supply_message(outlook: Outlook, money: MoneyView) -> pb.PegServiceGetSupplyResponse:
-    """Return the protobuf form; coverage stays empty until arming exists."""
+    """Return the protobuf form; coverage is empty on a chain that arms nothing."""
+    ledger = outlook.ledger
     return pb.PegServiceGetSupplyResponse(
         supply_sats=money.supply,
         locked_sats=money.locked,
@@ -79,8 +113,10 @@ def to_supply_message(outlook: Outlook, money: MoneyView) -> pb.PegServiceGetSup
         pegout_in_flight_sats=money.pegout_in_flight,
         reserve_sats=money.reserve,
         difference_sats=money.difference,
+        coverage=ledger.compute_coverage().text if ledger.needs_arming else "",
         kaon_height=outlook.ledger.height,
         btc_height=outlook.tip,
+        credits_halted=money.halt,
     )
 
 
@@ -102,6 +138,16 @@ def to_epoch_message(epoch: EpochView) -> pb.PegServiceGetEpochResponse:
             for group in epoch.groups
         ],
     )
+
+
+def _without_depth(message: pb.PegIn | pb.PegOut) -> pb.PegIn | pb.PegOut:
+    if not isinstance(message, pb.PegOut) or not message.HasField("raw_confirmations"):
+        return message
+    known = pb.PegOut()
+    known.CopyFrom(message)
+    known.ClearField("raw_confirmations")
+    known.ClearField("confirmations")
+    return known
 
 
 def _to_output_message(output: OutputView) -> pb.PegInOutput:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import grpc.aio
@@ -13,14 +12,19 @@ from coordinator.invoice_order import InvoiceOrder, parse_order
 from coordinator.lists import DEFAULT_LIMIT, ListFilter, list_pegins, list_pegouts
 from coordinator.outlook import Outlook
 from coordinator.servicers.messages import (
+    MessageT,
+    is_same_news,
     to_epoch_message,
+    to_notarised_message,
     to_pegin_message,
     to_pegout_message,
     to_supply_message,
     to_terms_message,
 )
+from coordinator.servicers.watching import tell_changes
 from coordinator.views import (
     PegInView,
+    PegOutView,
     draw_planned_pegin,
     view_money,
     view_pegin,
@@ -33,20 +37,16 @@ from smpc.errors import InvalidInput, NotFound
 from smpc.node.replica import Replica
 from smpc.protocol.ledger_state import InvoiceEntry
 from smpc.protocol.ledger_views import build_epoch_view
-from smpc.types import BurnId, EpochNumber, RecordId
+from smpc.types import BurnId, EpochNumber, KaonHeight, RecordId
 
 SERVICE: Final = "pegbridge.v1.PegService"
 CREATE_METHOD: Final = f"/{SERVICE}/CreateInvoices"
 LIST_METHODS: Final = frozenset({f"/{SERVICE}/ListPegIns", f"/{SERVICE}/ListPegOuts"})
 """What rate limits treat apart."""
 
-WATCH_PAUSE_SECONDS: Final = 0.05
-"""Between two looks of one watcher: what changes together is told together."""
-
 Context = grpc.aio.ServicerContext[Any, Any]
 
 ViewT = TypeVar("ViewT")
-MessageT = TypeVar("MessageT", pb.PegIn, pb.PegOut)
 
 
 class PegServicer(PegServiceServicer):
@@ -84,7 +84,7 @@ class PegServicer(PegServiceServicer):
         """Stream a peg-in now and after every change, until it is final."""
         pegin = RecordId(_read_id(request.id))
 
-        def draw() -> tuple[pb.PegIn, bool]:
+        async def draw() -> tuple[pb.PegIn, bool]:
             view = view_pegin(self._outlook, pegin)
             return to_pegin_message(view), view.is_final
 
@@ -94,13 +94,13 @@ class PegServicer(PegServiceServicer):
     async def GetPegOut(self, request: pb.GetPegOutRequest, context: Context) -> pb.GetPegOutResponse:
         """Return one peg-out."""
         view = await self._find(lambda: view_pegout(self._outlook, BurnId(_read_id(request.id))))
-        return pb.GetPegOutResponse(pegout=to_pegout_message(view))
+        return pb.GetPegOutResponse(pegout=await self._describe(view))
 
     async def ListPegOuts(self, request: pb.ListPegOutsRequest, context: Context) -> pb.ListPegOutsResponse:
         """Return peg-outs, newest first."""
         wanted = ListFilter(request.sender, request.state, request.limit or DEFAULT_LIMIT)
         views = await list_pegouts(self._outlook, wanted)
-        return pb.ListPegOutsResponse(pegouts=[to_pegout_message(view) for view in views])
+        return pb.ListPegOutsResponse(pegouts=[await self._describe(view) for view in views])
 
     async def WatchPegOut(
         self, request: pb.WatchPegOutRequest, context: Context
@@ -108,9 +108,9 @@ class PegServicer(PegServiceServicer):
         """Stream a peg-out now and after every change, until it is final."""
         burn = BurnId(_read_id(request.id))
 
-        def draw() -> tuple[pb.PegOut, bool]:
+        async def draw() -> tuple[pb.PegOut, bool]:
             view = view_pegout(self._outlook, burn)
-            return to_pegout_message(view), view.is_final
+            return await self._describe(view), view.is_final
 
         async for message in self._watch(draw):
             yield pb.WatchPegOutResponse(pegout=message)
@@ -126,17 +126,39 @@ class PegServicer(PegServiceServicer):
         number = EpochNumber(request.epoch) if request.HasField("epoch") else None
         return to_epoch_message(build_epoch_view(self._outlook.ledger, number))
 
-    async def _watch(self, draw: Callable[[], tuple[MessageT, bool]]) -> AsyncIterator[MessageT]:
+    async def GetNotarised(self, request: pb.GetNotarisedRequest, context: Context) -> pb.GetNotarisedResponse:
+        """Return how deep a block is and what buries it; NotFound for a record or block that is not final."""
+        height = await self._find(lambda: self._find_height(request))
+        return to_notarised_message(await self._outlook.burials.measure(height))
+
+    def _find_height(self, request: pb.GetNotarisedRequest) -> KaonHeight:
+        ledger = self._outlook.ledger
+        match request.WhichOneof("subject"):
+            case "record_id":
+                found = ledger.find_record(RecordId(_read_id(request.record_id)))
+            case "kaon_height":
+                found = KaonHeight(request.kaon_height) if request.kaon_height <= ledger.height else None
+            case _:
+                found = ledger.height
+        if found is None:
+            raise NotFound(
+                f"no block up to {ledger.height}, the last final one, is or holds this",
+                remedy="check the id or height, or ask again when it is final",
+            )
+        return found
+
+    async def _describe(self, view: PegOutView) -> pb.PegOut:
+        return to_pegout_message(view, await self._outlook.burials.measure(view.height))
+
+    async def _watch(self, draw: Callable[[], Awaitable[tuple[MessageT, bool]]]) -> AsyncIterator[MessageT]:
         """Yield what is drawn now and whenever it changed, until it is final."""
-        message, is_final = await self._find(draw)
-        yield message
-        async for _ in self._outlook.changed.watch():
-            last, (message, is_final) = message, draw()
-            if message != last:
-                yield message
-            if is_final:
-                return
-            await asyncio.sleep(WATCH_PAUSE_SECONDS)
+        try:
+            first = await draw()
+        except NotFound:
+            await self._replica.wait_synced()
+            first = await draw()
+        async for message in tell_changes(self._outlook, first, draw, is_same_news):
+            yield message
 
     async def _draft(self, order: InvoiceOrder) -> PegInView:
         known = self._desk.find_issued(order)

@@ -40,6 +40,11 @@ def to_btc(sats: Sats) -> str:
     return f"{sats // _COIN}.{sats % _COIN:08d}"
 
 
+def to_sat_per_vb(rate: FeeRate) -> str:
+    """Show a fee rate (sat/kvB) exactly, as `2.5 sat/vB`."""
+    return f"{rate // 1_000}.{rate % 1_000:03d}".rstrip("0").rstrip(".") + " sat/vB"
+
+
 def _read_exactly(value: str | Decimal | int) -> Fraction:
     text = str(value)
     if isinstance(value, bool | float) or not _DECIMAL.fullmatch(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,6 +41,10 @@ _SPENDABLE_LEAF: Final = re.compile(
     rb"(?P<lock>[\x51-\x60]|\x01.|\x02..|\x03...)\xb2",
     re.DOTALL,
 )
+
+
+ANNEX_TAG: Final = b"\x50"
+"""First byte of a witness's last element when that is an annex (BIP 341)."""
 
 
 class Leaf(enum.StrEnum):
@@ -147,6 +152,12 @@ def find_output_type(script: bytes) -> OutputType | None:
     return next((kind for kind, pattern in _OUTPUT_PATTERNS.items() if pattern.fullmatch(script)), None)
 
 
+def is_witness_program(script: bytes) -> bool:
+    """Tell whether a scriptPubKey is a witness program of any version (BIP 141): its spend has an empty scriptSig."""
+    is_version = script[:1] == b"\x00" or 0x51 <= int.from_bytes(script[:1], "big") <= 0x60
+    return is_version and 4 <= len(script) <= 42 and script[1] == len(script) - 2
+
+
 def parse_leaf(script: bytes) -> LeafParts | None:
     """Return what satisfies a refund, transfer, rejection or recovery leaf; None when `script` is not exactly one."""
     found = _SPENDABLE_LEAF.fullmatch(script)
@@ -220,3 +231,14 @@ def _rebuild(parts: LeafParts) -> Script:
     if len(parts.keys) == 1:
         return build_refund_leaf(parts.keys[0], parts.csv)
     return build_transfer_leaf(parts.keys[0], parts.keys[1], parts.csv)
+
+
+def find_revealed_leaf(witness: Sequence[bytes]) -> Script:
+    """Return the leaf that a Taproot script-path witness reveals (BIP 341, script validation); empty without one.
+
+    Of other witnesses of two elements or more it returns what stands in that place: compare it, never trust it.
+    """
+    items = list(witness)
+    if len(items) >= 2 and items[-1][:1] == ANNEX_TAG:
+        items.pop()
+    return Script(items[-2]) if len(items) >= 2 else Script(b"")

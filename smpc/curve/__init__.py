@@ -9,6 +9,7 @@ from smpc.curve.keys import (
     sign_schnorr,
     tweak_plain_key,
     verify_schnorr,
+    verify_schnorr_with_point,
 )
 from smpc.curve.native import blind_context
 from smpc.curve.points import (
@@ -21,7 +22,7 @@ from smpc.curve.points import (
     sum_encoded_points,
     sum_points,
 )
-from smpc.curve.scalars import ORDER, encode_scalar, parse_scalar, reduce_scalar
+from smpc.curve.scalars import ORDER, encode_scalar, parse_scalar, reduce_scalar, sum_encoded_scalars
 from smpc.curve.secret import (
     SecretKey,
     add_scalar,
@@ -69,9 +70,11 @@ __all__ = [
     "start_tagged_hash",
     "sum_encoded_columns",
     "sum_encoded_points",
+    "sum_encoded_scalars",
     "sum_points",
     "sum_secrets",
     "tagged_hash",
     "tweak_plain_key",
     "verify_schnorr",
+    "verify_schnorr_with_point",
 ]

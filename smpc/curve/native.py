@@ -18,7 +18,9 @@ LIB: Final[Any] = _lib
 
 POINT: Final[Any] = _ffi.typeof("secp256k1_pubkey *")
 POINTS: Final[Any] = _ffi.typeof("secp256k1_pubkey *[]")
+XONLY: Final[Any] = _ffi.typeof("secp256k1_xonly_pubkey *")
 ENCODED_POINT: Final[Any] = _ffi.typeof("unsigned char[65]")
+POINT_ROWS: Final[dict[int, Any]] = {size: _ffi.typeof(f"unsigned char[][{size}]") for size in (33, 65)}
 SIZE: Final[Any] = _ffi.typeof("size_t *")
 SCALAR: Final[Any] = _ffi.typeof("unsigned char[32]")
 """C types looked up once: allocating by name costs a dictionary search each time."""

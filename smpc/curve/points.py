@@ -10,7 +10,18 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from smpc.curve.native import COMPRESSED, CONTEXT, ENCODED_POINT, FFI, LIB, POINT, POINTS, SIZE, UNCOMPRESSED
+from smpc.curve.native import (
+    COMPRESSED,
+    CONTEXT,
+    ENCODED_POINT,
+    FFI,
+    LIB,
+    POINT,
+    POINT_ROWS,
+    POINTS,
+    SIZE,
+    UNCOMPRESSED,
+)
 from smpc.curve.scalars import ORDER, encode_scalar
 from smpc.errors import InvalidInput
 from smpc.types import PlainKey, XOnlyKey
@@ -144,7 +155,8 @@ class Point:
     def add_generator(self, scalar: int) -> Point:
         """Return this point plus `scalar` times G; the scalar is public and taken modulo `n`."""
         # A table-driven multiple of G and an addition are faster than ec_pubkey_tweak_add.
-        return sum_points((self, multiply_generator(scalar)))
+        multiple = multiply_generator(scalar)
+        return self + multiple if self.raw is None or multiple.raw is None else _combine((self.raw, multiple.raw))
 
 
 def multiply_generator(scalar: int) -> Point:
@@ -180,8 +192,9 @@ def sum_encoded_points(encodings: Sequence[bytes]) -> Point:
 def sum_encoded_columns(rows: Sequence[bytes], columns: int) -> tuple[Point, ...]:
     """Sum many points column by column: each row is `columns` encoded points joined, 33 or 65 bytes each.
 
-    The hot loop of a signing session's coordinator: it parses into one reused array, driven by `map`. MalformedPoint
-    with the row's index for a malformed point or a row of neither length.
+    The hot loop of a signing session's coordinator: it walks the rows without copying a point out of them and parses
+    into one reused array, driven by `map`. MalformedPoint with the row's index for a malformed point or a row of
+    neither length.
     """
     count = len(rows)
     if count == 0:
@@ -190,12 +203,12 @@ def sum_encoded_columns(rows: Sequence[bytes], columns: int) -> tuple[Point, ...
     array = FFI.new("secp256k1_pubkey[]", count)
     raws = [array + place for place in range(count)]
     pointers, contexts = FFI.new(POINTS, raws), [CONTEXT] * count
+    views = [FFI.from_buffer(POINT_ROWS[size], row) for row, size in zip(rows, sizes, strict=True)]
     sums = []
-    for column in range(columns):
-        data = [row[column * size : column * size + size] for row, size in zip(rows, sizes, strict=True)]
-        parsed = list(map(LIB.secp256k1_ec_pubkey_parse, contexts, raws, data, sizes))
-        if 0 in parsed:
-            index = parsed.index(0)
+    for column, data in enumerate(zip(*views, strict=True)):
+        if not all(map(LIB.secp256k1_ec_pubkey_parse, contexts, raws, data, sizes)):
+            parsed = map(LIB.secp256k1_ec_pubkey_parse, contexts, raws, data, sizes)
+            index = next(index for index, accepted in enumerate(parsed) if not accepted)
             raise MalformedPoint(f"row {index}, column {column} is not a curve point", index=index)
         total = FFI.new(POINT)
         combined = LIB.secp256k1_ec_pubkey_combine(CONTEXT, total, pointers, count)
@@ -205,14 +218,13 @@ def sum_encoded_columns(rows: Sequence[bytes], columns: int) -> tuple[Point, ...
 
 def add_multiple(first: Point, second: Point, scalar: int) -> Point:
     """Return first + scalar * second for a public scalar, in one go: what a signing session does for every message."""
-    if first.raw is None or second.raw is None or scalar % ORDER == 0:
+    scalar %= ORDER
+    if first.raw is None or second.raw is None or scalar == 0:
         return first + second.multiply(scalar)
-    product, total = FFI.new(POINT, second.raw[0]), FFI.new(POINT)
-    multiplied = LIB.secp256k1_ec_pubkey_tweak_mul(CONTEXT, product, encode_scalar(scalar))
-    if not multiplied:
+    product = FFI.new(POINT, second.raw[0])
+    if not LIB.secp256k1_ec_pubkey_tweak_mul(CONTEXT, product, scalar.to_bytes(32, "big")):
         raise InvalidInput("libsecp256k1 refused a point multiplication")
-    pair = FFI.new(POINTS, (first.raw, product))
-    return Point(total) if LIB.secp256k1_ec_pubkey_combine(CONTEXT, total, pair, 2) else Point()
+    return _combine((first.raw, product))
 
 
 def _find_point_sizes(rows: Sequence[bytes], columns: int) -> list[int]:
@@ -226,7 +238,7 @@ def _find_point_sizes(rows: Sequence[bytes], columns: int) -> list[int]:
     return sizes
 
 
-def _combine(raws: list[Any]) -> Point:
+def _combine(raws: Sequence[Any]) -> Point:
     # The output is a buffer of its own: ec_pubkey_combine must not write over one of its inputs.
     total = FFI.new(POINT)
     if LIB.secp256k1_ec_pubkey_combine(CONTEXT, total, FFI.new(POINTS, raws), len(raws)):
@@ -245,4 +257,4 @@ def _parse(raw: Any, data: bytes) -> bool:  # noqa: ANN401 - cffi publishes no t
 def _serialize(raw: Any, size: int, flags: int) -> bytes:  # noqa: ANN401 - cffi publishes no types
     output = FFI.new(ENCODED_POINT)
     LIB.secp256k1_ec_pubkey_serialize(CONTEXT, output, FFI.new(SIZE, size), raw, flags)
-    return bytes(FFI.buffer(output, size))
+    return FFI.buffer(output, size)[:]  # type: ignore[no-any-return]  # cffi publishes no types

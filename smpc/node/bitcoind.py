@@ -154,6 +154,11 @@ class BitcoindNode:
         reply = await self._rpc.call("getrawmempool")
         return frozenset(parse_txid("getrawmempool", txid) for txid in parse_list("getrawmempool", reply))
 
+    async def fetch_remembered(self, txid: Txid) -> bytes | None:
+        """Return the bytes of a transaction the index knows, wherever its block stands; see `MempoolFeed`."""
+        found = await self._find_transaction(txid)
+        return None if found is None else found.read_hex("hex")
+
     async def check_node(self) -> tuple[Finding, ...]:
         """Return one finding per check; see `NodeInspection`."""
         try:

@@ -43,6 +43,7 @@ IDEMPOTENT: Final = frozenset(
         "getblockheader",
         "getindexinfo",
         "getmempoolentry",
+        "getmempoolinfo",
         "getnetworkinfo",
         "getrawmempool",
         "getrawtransaction",
@@ -50,6 +51,7 @@ IDEMPOTENT: Final = frozenset(
         "gettxspendingprevout",
         # The same bytes twice are one transaction: the adapter counts "already there" as done.
         "sendrawtransaction",
+        "submitpackage",
     }
 )
 """The only calls that are ever sent again after a failure."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection
 from typing import Protocol
 
+from smpc.protocol.end_records import ChallengeRaised
 from smpc.protocol.ledger_state import AccountEntry
 from smpc.protocol.ledger_views import ChallengeVerdict, EpochView, KaonTip, RecordsPage, SupplyView
-from smpc.protocol.records import ChallengeRaised, KaonBlock, Record
+from smpc.protocol.records import KaonBlock, Record
 from smpc.types import AccountKey, EpochNumber, IntentId, KaonHeight, RecordId
 
 

@@ -15,9 +15,10 @@ from pegbridge.v1.consensus_pb2_grpc import ConsensusServiceStub
 from smpc.errors import BridgeError, ProtocolError, TimedOut, Unavailable
 from smpc.host.grpc_channel import RpcChannel, UnaryMethod
 from smpc.protocol.codec import encode_variant
+from smpc.protocol.end_records import ChallengeRaised
 from smpc.protocol.ledger_state import AccountEntry
 from smpc.protocol.ledger_views import ChallengeVerdict, EpochView, KaonTip, RecordsPage, SupplyView
-from smpc.protocol.records import ChallengeRaised, KaonBlock, Record
+from smpc.protocol.records import KaonBlock, Record
 from smpc.types import AccountKey, EpochNumber, IntentId, KaonHeight, RecordId
 from smpc.wire import consensus as wire
 

@@ -10,15 +10,15 @@ from typing import Any, Final
 from smpc.curve import is_valid_xonly
 from smpc.errors import ConfigError
 from smpc.protocol.records import Genesis, ValidatorInfo
-from smpc.types import Finality, IdentityKey, Network, Script, block_hash_from_hex
+from smpc.types import EmergencyMode, Finality, IdentityKey, Network, Script, block_hash_from_hex
 
 MAX_GENESIS_BYTES: Final = 4 * 1024 * 1024
 """Room for some ten thousand validators."""
 
 _REMEDY: Final = "get the network's genesis file unchanged"
 _KEYS: Final = frozenset({"network", "validators", "coordinators", "proposer", "btc_start", "block_millis"})
-_OPTIONAL_KEYS: Final = frozenset({"finality"})
-"""What a file may leave out: the genesis files of the first networks do not have it."""
+_OPTIONAL_KEYS: Final = frozenset({"finality", "emergency"})
+"""What a file may leave out: the genesis files of the first networks do not have them."""
 
 _VALIDATOR_KEYS: Final = frozenset({"identity", "endpoint", "stake", "payout_script"})
 _START_KEYS: Final = frozenset({"height", "hash"})
@@ -45,6 +45,8 @@ def build_genesis_file(genesis: Genesis) -> str:
     }
     if genesis.finality is not Finality.DEPTH:
         content["finality"] = str(genesis.finality)
+    if genesis.emergency is not EmergencyMode.OFF:
+        content["emergency"] = str(genesis.emergency)
     return json.dumps(content, indent=2) + "\n"
 
 
@@ -68,6 +70,7 @@ def parse_genesis(data: bytes) -> Genesis:
         raise _fault(f"it is not JSON: {error}") from error
     table = _read_table(content, _KEYS, "the file", _OPTIONAL_KEYS)
     start = _read_table(table["btc_start"], _START_KEYS, "btc_start")
+    finality = _read_finality(table.get("finality", Finality.DEPTH))
     return Genesis(
         network=_read_network(table["network"]),
         validators=_read_validators(table["validators"]),
@@ -77,7 +80,8 @@ def parse_genesis(data: bytes) -> Genesis:
         proposer=_read_key(table["proposer"], "proposer"),
         btc_start=(_read_number(start["height"], "btc_start.height", 0), _read_block_hash(start["hash"])),
         block_millis=_read_number(table["block_millis"], "block_millis", 1),
-        finality=_read_finality(table.get("finality", Finality.DEPTH)),
+        finality=finality,
+        emergency=_read_emergency(table.get("emergency", EmergencyMode.OFF), finality),
     )
 
 
@@ -111,6 +115,15 @@ def _read_finality(value: object) -> Finality:
     if not isinstance(value, str) or value not in list(Finality):
         raise _fault(f"finality must be one of {', '.join(Finality)}")
     return Finality(value)
+
+
+def _read_emergency(value: object, finality: Finality) -> EmergencyMode:
+    if not isinstance(value, str) or value not in list(EmergencyMode):
+        raise _fault(f"emergency must be one of {', '.join(EmergencyMode)}")
+    mode = EmergencyMode(value)
+    if mode is EmergencyMode.ARMED and finality is not Finality.CHECKPOINTS:
+        raise _fault("emergency armed needs finality checkpoints: without turns there is no parallel group")
+    return mode
 
 
 def _read_key(value: object, what: str) -> IdentityKey:

@@ -9,12 +9,15 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Final, TypeAlias
 
+from smpc.bitcoin.mempool import MempoolPolicy, Rival
 from smpc.bitcoin.network import get_constants
 from smpc.bitcoin.transaction import Transaction, TxIn, TxOut, parse_transaction
 from smpc.errors import CheckFailed, NotFound, TimedOut, Unavailable
 from smpc.node.bitcoind_check import MIN_VERSION, NodeFacts, build_unreachable, judge_node
 from smpc.node.memory_chain import MemoryChain
-from smpc.node.memory_mempool import COINBASE_MATURITY, MemoryMempool, ScriptCheck
+from smpc.node.memory_mempool import COINBASE_MATURITY, DEFAULT_POLICY, MemoryMempool, ScriptCheck
+from smpc.node.memory_package import find_rival, submit_package
+from smpc.node.package_relay import PackageOutcome, parse_package
 from smpc.node.ports import (
     MAX_BLOCKS_BEHIND,
     ChainTip,
@@ -44,12 +47,21 @@ _MOST_FUNDING_ROUNDS: Final = 10
 
 
 class MemoryBitcoin:
-    """Implements `BitcoinNode`, `MempoolFeed` and `NodeInspection`; the other methods play miner, user and fate."""
+    """Implements `BitcoinNode`, `MempoolFeed`, `NodeInspection` and `PackageRelay`.
 
-    def __init__(self, network: Network = Network.REGTEST, *, script_check: ScriptCheck | None = None) -> None:
+    The other methods play miner, user and fate.
+    """
+
+    def __init__(
+        self,
+        network: Network = Network.REGTEST,
+        *,
+        script_check: ScriptCheck | None = None,
+        policy: MempoolPolicy = DEFAULT_POLICY,
+    ) -> None:
         self._network = network
         self._chain = MemoryChain(network)
-        self._mempool = MemoryMempool(self._chain, script_check)
+        self._mempool = MemoryMempool(self._chain, script_check, policy)
         self._fee_estimate: FeeRate | None = None
         self._blocks_behind = 0
         self._is_downloading = False
@@ -127,6 +139,28 @@ class MemoryBitcoin:
         self._require_online()
         return frozenset(self._mempool.pending)
 
+    async def fetch_remembered(self, txid: Txid) -> bytes | None:
+        """Return the bytes of a transaction of the mempool or of any block that was ever best; see `MempoolFeed`."""
+        self._require_online()
+        pending = self._mempool.pending.get(txid)
+        known = self._chain.find_remembered(txid) if pending is None else pending.transaction
+        return None if known is None else known.to_bytes()
+
+    async def fetch_mempool_policy(self) -> MempoolPolicy:
+        """Return the floors that hold right now; see `PackageRelay`."""
+        self._require_online()
+        return self._mempool.policy
+
+    async def submit_package(self, parent: bytes, child: bytes) -> PackageOutcome:
+        """Take a parent and its child into the mempool; see `PackageRelay`."""
+        self._require_online()
+        return submit_package(self._mempool, *parse_package(parent, child))
+
+    async def fetch_rival(self, outpoint: Outpoint) -> Rival | None:
+        """Return who holds an output in the mempool; see `PackageRelay`."""
+        self._require_online()
+        return find_rival(self._mempool, outpoint)
+
     async def check_node(self) -> tuple[Finding, ...]:
         """Return one finding per check; see `NodeInspection`."""
         if self._outage is not None:
@@ -196,6 +230,10 @@ class MemoryBitcoin:
     def clear_mempool(self) -> None:
         """Lose the whole mempool, as after a restart without its file."""
         self._mempool.clear()
+
+    def raise_minimum(self, minimum: FeeRate) -> None:
+        """Let the mempool fill up until it asks for `minimum` and has dropped what pays less."""
+        self._mempool.raise_minimum(minimum)
 
     def set_fee_estimate(self, rate: FeeRate | None) -> None:
         """Choose the answer of `estimate_fee_rate`."""

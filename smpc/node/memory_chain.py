@@ -78,6 +78,8 @@ class MemoryChain:
     _invalid: set[BlockHash] = field(default_factory=set)
     _active: list[MemoryBlock] = field(default_factory=list)
     _places: dict[Txid, Place] = field(default_factory=dict)
+    _remembered: dict[Txid, Transaction] = field(default_factory=dict)
+    """What was ever connected, as bitcoind's transaction index keeps it: disconnecting a block removes nothing."""
     _spent: dict[BlockHash, tuple[tuple[Outpoint, Coin], ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -109,6 +111,10 @@ class MemoryChain:
     def find_transaction(self, txid: Txid) -> Place | None:
         """Return a transaction of the best chain."""
         return self._places.get(txid)
+
+    def find_remembered(self, txid: Txid) -> Transaction | None:
+        """Return a transaction that was on the best chain once, also when it is not any more."""
+        return self._remembered.get(txid)
 
     def build_block(self, transactions: Sequence[Transaction], fees: Sats, script: Script) -> MemoryBlock:
         """Mine `transactions` on top of the best chain, subsidy and fees to `script`; make it the new tip."""
@@ -186,6 +192,7 @@ class MemoryChain:
                 if not is_unspendable(output.script):
                     self.coins[transaction.outpoint(vout)] = Coin(output, block.raw.height, position == 0)
             self._places[transaction.txid] = Place(transaction, block)
+            self._remembered[transaction.txid] = transaction
         self._spent[block.raw.block_hash] = tuple(spent)
         self._active.append(block)
 

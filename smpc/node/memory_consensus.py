@@ -13,6 +13,7 @@ from smpc.node.devchain.announcement import announce_epoch
 from smpc.node.devchain.chain import Announcer, DevChain
 from smpc.params import Params
 from smpc.protocol.codec import decode, encode
+from smpc.protocol.end_records import ChallengeRaised
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import AccountEntry
 from smpc.protocol.ledger_views import (
@@ -26,7 +27,7 @@ from smpc.protocol.ledger_views import (
     build_supply_view,
     list_verdicts,
 )
-from smpc.protocol.records import ChallengeRaised, EpochAnnounced, Genesis, KaonBlock, Record
+from smpc.protocol.records import EpochAnnounced, Genesis, KaonBlock, Record
 from smpc.types import AccountKey, EpochNumber, IntentId, KaonHeight, RecordId
 
 

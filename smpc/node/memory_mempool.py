@@ -7,19 +7,22 @@ missing inputs, fees, dust, size and full replace-by-fee are as in bitcoind, wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
+from smpc.bitcoin.fees import compute_fee
+from smpc.bitcoin.mempool import MempoolPolicy, TrucPolicy
 from smpc.bitcoin.transaction import Transaction, TxOut
 from smpc.node.bitcoind_refusal import build_refusal
 from smpc.node.memory_chain import Coin, MemoryBlock, MemoryChain, is_unspendable
+from smpc.node.memory_truc import find_truc_fault, find_truc_sibling
 from smpc.node.ports import MempoolEntry
-from smpc.types import BtcHeight, Outpoint, Sats, Txid, Vbytes
+from smpc.types import BtcHeight, FeeRate, Outpoint, Sats, Txid, Vbytes
 
 ScriptCheck: TypeAlias = Callable[[Transaction, Sequence[TxOut]], str | None]
 """Given a transaction and the outputs it spends, return None or bitcoind's reason against it."""
 
-MIN_RELAY_SATS_PER_VBYTE: Final = 1
+MIN_RELAY_RATE: Final = FeeRate(1_000)
 DUST_SATS_PER_VBYTE: Final = 3
 MAX_SATS_PER_VBYTE: Final = 10_000
 """bitcoind's default -maxfeerate guard, 0.1 BTC/kvB."""
@@ -47,12 +50,17 @@ class Pending:
     entered: BtcHeight
 
 
+DEFAULT_POLICY: Final = MempoolPolicy(MIN_RELAY_RATE, MIN_RELAY_RATE, MIN_RELAY_RATE, TrucPolicy.ACCEPT)
+"""What Knots 29 does unless told otherwise."""
+
+
 @dataclass(slots=True)
 class MemoryMempool:
     """Unconfirmed transactions, parents before children."""
 
     chain: MemoryChain
     script_check: ScriptCheck | None = None
+    policy: MempoolPolicy = DEFAULT_POLICY
     pending: dict[Txid, Pending] = field(default_factory=dict)
     _spenders: dict[Outpoint, Txid] = field(default_factory=dict)
 
@@ -74,17 +82,20 @@ class MemoryMempool:
         found = self.pending.get(txid)
         if found is None:
             return None
-        return MempoolEntry(found.fee, found.vsize, len(self._find_ancestors(found.transaction)), found.entered)
+        return MempoolEntry(found.fee, found.vsize, len(self.find_ancestors(found.transaction)), found.entered)
 
     def accept(self, transaction: Transaction) -> None:
         """Take a transaction in, and drop those that it replaces; BroadcastRefused with bitcoind's reason."""
-        fresh = self._judge(transaction)
-        conflicts = self._find_conflicts(transaction)
+        fresh = self.judge(transaction)
+        conflicts = self.find_conflicts(transaction)
+        sibling = find_truc_sibling(self.policy.truc, transaction, self.pending)
+        if sibling is not None:
+            conflicts[sibling] = self.pending[sibling]
         if conflicts:
             self._require_replacement(fresh, conflicts)
         for txid in conflicts:
             self.remove(txid)
-        self._insert(fresh)
+        self.insert(fresh)
 
     def remove(self, txid: Txid) -> None:
         """Drop a transaction and everything that spends its outputs."""
@@ -97,6 +108,23 @@ class MemoryMempool:
                 self.remove(child)
         self._forget(txid)
 
+    def copy(self) -> MemoryMempool:
+        """Return a mempool of its own with the same content, to try something on."""
+        return replace(self, pending=dict(self.pending), _spenders=dict(self._spenders))
+
+    def adopt(self, other: MemoryMempool) -> None:
+        """Take over another's content."""
+        self.pending, self._spenders = dict(other.pending), dict(other._spenders)
+
+    def raise_minimum(self, minimum: FeeRate) -> None:
+        """Ask for more from now on, as a full mempool does, and drop what pays less even with its children."""
+        self.policy = replace(self.policy, minimum=minimum)
+        for txid, pending in tuple(self.pending.items()):
+            family = self.collect_descendants({txid: pending}).values() if txid in self.pending else ()
+            rates = ((pending.fee, pending.vsize), (sum(e.fee for e in family), sum(e.vsize for e in family)))
+            if all(fee * 1000 < minimum * vsize for fee, vsize in rates):
+                self.remove(txid)
+
     def clear(self) -> None:
         """Drop everything, as a node does that lost its mempool file (case D10)."""
         self.pending.clear()
@@ -108,7 +136,7 @@ class MemoryMempool:
             if transaction.txid in self.pending:
                 self._forget(transaction.txid)
         for transaction in block.transactions[1:]:
-            for txid in self._find_conflicts(transaction):
+            for txid in self.find_conflicts(transaction):
                 self.remove(txid)
 
     def readmit(self, left: Iterable[MemoryBlock]) -> None:
@@ -122,22 +150,29 @@ class MemoryMempool:
             self._readmit_one(old.transaction, old.entered)
 
     def _readmit_one(self, transaction: Transaction, entered: BtcHeight) -> None:
-        if self.chain.find_transaction(transaction.txid) is not None or self._find_conflicts(transaction):
+        if self.chain.find_transaction(transaction.txid) is not None or self.find_conflicts(transaction):
             return
         if self._find_consensus_fault(transaction) is None:
             fee = self._compute_fee(transaction)
-            self._insert(Pending(transaction, fee, transaction.vsize, entered))
+            self.insert(Pending(transaction, fee, transaction.vsize, entered))
 
-    def _judge(self, transaction: Transaction) -> Pending:
+    def judge(self, transaction: Transaction, *, floor: MempoolPolicy | None = None) -> Pending:
+        """Judge a transaction by itself; BroadcastRefused with bitcoind's reason.
+
+        `floor` stands in for the floors that hold, as a package does for a parent whose child pays.
+        """
         fault = self._find_form_fault(transaction) or self._find_consensus_fault(transaction)
         if fault is None:
-            fault = self._find_fee_fault(transaction) or self._find_script_fault(transaction)
+            fault = self._find_fee_fault(transaction, floor or self.policy)
+        if fault is None:
+            fault = find_truc_fault(self.policy.truc, transaction, self.pending) or self._find_script_fault(transaction)
         if fault is not None:
             raise build_refusal(fault)
         return Pending(transaction, self._compute_fee(transaction), transaction.vsize, self.chain.height)
 
     def _find_form_fault(self, transaction: Transaction) -> str | None:
-        if not 1 <= transaction.version <= MAX_STANDARD_VERSION:
+        highest = MAX_STANDARD_VERSION - (self.policy.truc is TrucPolicy.REJECT)
+        if not 1 <= transaction.version <= highest:
             return "version"
         if transaction.weight > MAX_STANDARD_WEIGHT:
             return "tx-size"
@@ -164,10 +199,12 @@ class MemoryMempool:
             return "bad-txns-in-belowout"
         return None
 
-    def _find_fee_fault(self, transaction: Transaction) -> str | None:
+    def _find_fee_fault(self, transaction: Transaction, floor: MempoolPolicy) -> str | None:
         fee, vsize = self._compute_fee(transaction), transaction.vsize
-        if fee < vsize * MIN_RELAY_SATS_PER_VBYTE:
-            return f"min relay fee not met, {fee} < {vsize * MIN_RELAY_SATS_PER_VBYTE}"
+        if fee < compute_fee(floor.relay_minimum, vsize):
+            return f"min relay fee not met, {fee} < {compute_fee(floor.relay_minimum, vsize)}"
+        if fee < compute_fee(floor.minimum, vsize):
+            return f"mempool min fee not met, {fee} < {compute_fee(floor.minimum, vsize)}"
         if fee > vsize * MAX_SATS_PER_VBYTE:
             return "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)"
         return None
@@ -200,16 +237,17 @@ class MemoryMempool:
 
     def _require_replacement(self, fresh: Pending, conflicts: Mapping[Txid, Pending]) -> None:
         """Apply full replace-by-fee: a better rate than each, and more than all, by the relay fee of its own size."""
-        replaced = self._collect_descendants(conflicts)
+        replaced = self.collect_descendants(conflicts)
         if any(txin.outpoint.txid in replaced for txin in fresh.transaction.inputs):
             raise build_refusal("bad-txns-spends-conflicting-tx")
-        needed = sum(old.fee for old in replaced.values()) + fresh.vsize * MIN_RELAY_SATS_PER_VBYTE
+        needed = sum(old.fee for old in replaced.values()) + compute_fee(self.policy.increment, fresh.vsize)
         if fresh.fee < needed:
             raise build_refusal(f"insufficient fee, rejecting replacement: {fresh.fee} < {needed}")
         if any(fresh.fee * old.vsize <= old.fee * fresh.vsize for old in conflicts.values()):
             raise build_refusal("insufficient fee, rejecting replacement: fee rate is not higher")
 
-    def _collect_descendants(self, roots: Mapping[Txid, Pending]) -> dict[Txid, Pending]:
+    def collect_descendants(self, roots: Mapping[Txid, Pending]) -> dict[Txid, Pending]:
+        """Return pending transactions with everything that depends on them."""
         found = dict(roots)
         for txid, pending in self.pending.items():
             # Parents stand before children, so that one pass is enough.
@@ -217,11 +255,13 @@ class MemoryMempool:
                 found[txid] = pending
         return found
 
-    def _find_conflicts(self, transaction: Transaction) -> dict[Txid, Pending]:
+    def find_conflicts(self, transaction: Transaction) -> dict[Txid, Pending]:
+        """Return the pending transactions that spend what this one spends."""
         spenders = (self._spenders.get(txin.outpoint) for txin in transaction.inputs)
         return {txid: self.pending[txid] for txid in spenders if txid is not None and txid != transaction.txid}
 
-    def _find_ancestors(self, transaction: Transaction) -> frozenset[Txid]:
+    def find_ancestors(self, transaction: Transaction) -> frozenset[Txid]:
+        """Return the ids of all pending transactions that this one depends on."""
         found: set[Txid] = set()
         queue = [txin.outpoint.txid for txin in transaction.inputs]
         while queue:
@@ -236,7 +276,8 @@ class MemoryMempool:
         paid_in = sum(coin.output.value for coin in coins if coin is not None)
         return Sats(paid_in - sum(output.value for output in transaction.outputs))
 
-    def _insert(self, fresh: Pending) -> None:
+    def insert(self, fresh: Pending) -> None:
+        """Add a transaction that was judged and conflicts with nothing."""
         txid = fresh.transaction.txid
         self.pending[txid] = fresh
         self._spenders.update((txin.outpoint, txid) for txin in fresh.transaction.inputs)

@@ -159,10 +159,18 @@ class BitcoinNode(Protocol):
 
 
 class MempoolFeed(Protocol):
-    """What only a coordinator asks: the mempool as a whole, to show deposits before they confirm."""
+    """What only a coordinator asks: the mempool as a whole, and the bytes of what a reorg left behind."""
 
     async def fetch_mempool_txids(self) -> frozenset[Txid]:
         """Return the ids of all transactions in the node's mempool."""
+        ...
+
+    async def fetch_remembered(self, txid: Txid) -> bytes | None:
+        """Return the bytes of a transaction that the node has in its mempool or ever had in a block of its best chain.
+
+        Also of one whose block was left behind and that can never be mined again. None when it knows none: a node that
+        was set up since then never saw that block.
+        """
         ...
 
 

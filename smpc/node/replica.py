@@ -158,6 +158,10 @@ class Replica:
         """Return the checkpoints above the final height, oldest first, as height and hash."""
         return tuple((block.height, own) for block, own in self._unfinal if is_checkpoint(block.height))
 
+    def list_open_blocks(self) -> tuple[KaonBlock, ...]:
+        """Return the blocks above the final height, oldest first; what they record may still be undone."""
+        return tuple(block for block, _ in self._unfinal)
+
     def check_through(self, height: KaonHeight) -> None:
         """Raise Refused, InvalidInput, Conflict or Halted when a block up to `height` is not valid."""
         self.ledger.check_blocks(block for block, _ in self._unfinal if block.height <= height)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -28,18 +28,26 @@ from smpc.node.replica import Replica
 from smpc.params import find_preset
 from smpc.participant.attestor import Attestor
 from smpc.participant.ceremonies import Ceremonies
+from smpc.participant.challenger import Challenger
 from smpc.participant.config import PodConfig
 from smpc.participant.duty_keeper import DutyKeeper
+from smpc.participant.emergency_keeper import EmergencyKeeper
+from smpc.participant.fault_witness import FaultWitness
 from smpc.participant.gather import FactGatherer
 from smpc.participant.keystore import open_keystore
 from smpc.participant.log_file import open_signing_log
+from smpc.participant.measurer import Measurer
+from smpc.participant.peers import GrpcPeers
 from smpc.participant.reviewer import Reviewer
+from smpc.participant.service_desk import ServiceDesk
+from smpc.participant.service_watch import ServiceWatch
 from smpc.participant.servicers import Desk, DkgServicer, SigningServicer
 from smpc.participant.shares import ShareRing
 from smpc.participant.signer import Signer
 from smpc.participant.signing_claims import SpendClaim
 from smpc.participant.signing_log import SigningLog
 from smpc.participant.status_servicer import ParticipantServicer
+from smpc.participant.watcher import SpendWatcher
 from smpc.types import KaonHeight
 
 log = structlog.get_logger()
@@ -51,13 +59,17 @@ CONSENSUS_PAUSE_SECONDS: Final = 0.2
 """Between two looks for a consensus node that does not answer at the start."""
 
 COORDINATOR_ONLY: Final[Access] = frozenset({PeerRole.COORDINATOR})
+LEADERS: Final[Access] = frozenset({PeerRole.COORDINATOR, PeerRole.PARTICIPANT})
 RULES: Final[dict[str, Access]] = {
     "pegbridge.v1.DkgService": COORDINATOR_ONLY,
     "pegbridge.v1.SigningService": COORDINATOR_ONLY,
+    "/pegbridge.v1.SigningService/Commit": LEADERS,
+    "/pegbridge.v1.SigningService/Sign": LEADERS,
+    "/pegbridge.v1.SigningService/Abort": LEADERS,
     "pegbridge.v1.ParticipantService": EVERY_ROLE - {PeerRole.USER},
     **OWN_SERVICES,
 }
-"""Who may call what: signing and ceremonies are a coordinator's alone."""
+"""Who may call what: a coordinator signing and ceremonies, a validator rejections only (`servicers.check_peer`)."""
 
 
 async def run_pod(config: PodConfig) -> None:
@@ -114,16 +126,37 @@ class Pod:
         self._consensus = consensus
         self._broadcasts: set[asyncio.Task[None]] = set()
         self._duties = DutyKeeper(identity_secret=secret, ring=ring, consensus=consensus, view=lambda: replica.ledger)
+        self._witness = FaultWitness(signing_log, consensus, lambda: replica.ledger)
         self._attestor = Attestor(
             identity_secret=secret, signing_log=signing_log, node=node, consensus=consensus, replica=replica
         )
-        gatherer = FactGatherer(node, blocklist=read_blocklist(config.blocklist))
+        self._gatherer = FactGatherer(node, blocklist=read_blocklist(config.blocklist))
+        self._emergencies = EmergencyKeeper(node, replica)
+        self._watcher = SpendWatcher(node, consensus, lambda: replica.ledger)
+        self._challenger = Challenger(
+            identity_secret=secret, gatherer=self._gatherer, replica=replica, consensus=consensus
+        )
         reviewer = Reviewer(
             ring=ring,
             signing_log=signing_log,
-            gatherer=gatherer,
+            gatherer=self._gatherer,
             view=lambda: replica.ledger,
             paused=config.paused,
+            report_spend=self._watcher.take,
+        )
+        self._peers = GrpcPeers(replica.ledger.genesis.validators, config.network, config.tls)
+        self._measurer = Measurer(
+            identity_secret=secret, peers=self._peers, consensus=consensus, view=lambda: replica.ledger
+        )
+        self._service_watch = ServiceWatch(
+            identity_secret=secret,
+            signing_log=signing_log,
+            reviewer=reviewer,
+            gatherer=self._gatherer,
+            node=node,
+            peers=self._peers,
+            consensus=consensus,
+            view=lambda: replica.ledger,
         )
         self._signer = Signer(
             ring=ring,
@@ -131,6 +164,13 @@ class Pod:
             reviewer=reviewer,
             view=lambda: replica.ledger,
             broadcast=self._broadcast,
+        )
+        self._service = ServiceDesk(
+            identity_secret=secret,
+            ring=ring,
+            signing_log=signing_log,
+            sweeps=self._signer.sweeps,
+            view=lambda: replica.ledger,
         )
 
     async def serve_until(self, stopped: asyncio.Event) -> None:
@@ -156,6 +196,12 @@ class Pod:
             self._take_stock()
             group.create_task(self._keep_up())
             group.create_task(self._attestor.run())
+            group.create_task(self._watch_burials())
+            group.create_task(self._emergencies.run())
+            group.create_task(self._watcher.run())
+            group.create_task(self._challenger.run())
+            group.create_task(self._follow(self._measurer.measure))
+            group.create_task(self._follow(self._service_watch.look))
             bound = await server.start(host, port)
             log.info("pod.started", port=bound, identity=self._ring.identity.hex(), height=self._replica.ledger.height)
 
@@ -186,6 +232,24 @@ class Pod:
             self._ring.refresh(self._replica.ledger.epochs)
             self._signer.advance(height)
             await self._duties.perform()
+            await self._witness.report()
+            await self._wait_beyond(height)
+
+    async def _watch_burials(self) -> None:
+        """Compare both chains every few blocks, so that a contradiction is told though nobody asks for a signature."""
+        while True:
+            height = self._replica.ledger.height
+            try:
+                await self._gatherer.burials.look(self._replica.ledger)
+            except BridgeError as reason:
+                log.info("burials.not_seen", code=reason.code, reason=reason.message)
+            await self._wait_beyond(KaonHeight(height + self._replica.ledger.params.heartbeat_blocks - 1))
+
+    async def _follow(self, duty: Callable[[], Awaitable[None]]) -> None:
+        """Do something after every final block, at its own pace; only where verdicts are reached at all."""
+        while self._replica.ledger.needs_arming:
+            height = self._replica.ledger.height
+            await duty()
             await self._wait_beyond(height)
 
     async def _wait_beyond(self, height: KaonHeight) -> None:
@@ -207,7 +271,7 @@ class Pod:
         gates = [AccessGate(self._config.network, RULES)]
         server = RpcServer(GuardedCalls(gates, Counters()), self._config.tls)
         desk = Desk(self._replica)
-        ceremonies = Ceremonies(self._ring, self._config.network)
+        ceremonies = Ceremonies(self._ring, self._config.network, self._log)
         dkg_pb2_grpc.add_DkgServiceServicer_to_server(DkgServicer(desk, ceremonies, self._ring), server.grpc)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(SigningServicer(desk, self._signer), server.grpc)
         participant = ParticipantServicer(
@@ -217,6 +281,8 @@ class Pod:
             node=self._node,
             view=lambda: self._replica.ledger,
             paused=self._config.paused,
+            burials=self._gatherer.burials,
+            service=self._service,
         )
         participant_pb2_grpc.add_ParticipantServiceServicer_to_server(participant, server.grpc)
         server.announce(f"pegbridge.v1.{name}" for name in ("DkgService", "SigningService", "ParticipantService"))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import structlog
 
 from smpc.curve import SecretKey
-from smpc.errors import BridgeError, CoordinatorFault, UnattributedFault
+from smpc.errors import BridgeError, CoordinatorFault, Refused, UnattributedFault
+from smpc.participant.accusation import build_fault, find_accusations
 from smpc.participant.duties import KEYING, is_attempt_open
 from smpc.participant.mailroom import refuse
 from smpc.participant.shares import ShareRing
-from smpc.protocol.encoding import hash_fields
+from smpc.protocol.ceremony_records import CeremonyFault, compute_dkg_subject
+from smpc.protocol.codec import encode
 from smpc.protocol.ledger_state import EpochEntry
 from smpc.protocol.pod_messages import (
     DKG_SUITE,
@@ -26,6 +30,8 @@ from smpc.protocol.pod_messages import (
     DkgStep2Request,
     Refusal,
     SessionHeader,
+    ShareAccusation,
+    compute_answered_hash,
 )
 from smpc.threshold.dkg import (
     ParticipantState1,
@@ -37,7 +43,7 @@ from smpc.threshold.dkg import (
     participant_step1,
     participant_step2,
 )
-from smpc.types import Attempt, GroupId, HostKey, KaonHeight, Network, SessionId
+from smpc.types import Attempt, GroupId, HostKey, IdentityKey, KaonHeight, Network, SessionId
 
 log = structlog.get_logger()
 
@@ -50,6 +56,8 @@ class _Ceremony:
     """One running ceremony: where it stands, and the answers given so that a repeated request gets the same one."""
 
     params: SessionParams
+    members: tuple[IdentityKey, ...]
+    """In the order of the session."""
     state1: ParticipantState1 | None = None
     state2: ParticipantState2 | None = None
     fault: ShareFault | None = None
@@ -57,17 +65,25 @@ class _Ceremony:
     """Per step: the hash of the latest question that was answered, and its answer."""
 
 
-def compute_dkg_subject(network: Network, group: GroupId, attempt: Attempt, host_keys: tuple[HostKey, ...]) -> bytes:
-    """Return the 32 bytes a ceremony's session id names: the network, group, attempt and every host key."""
-    return hash_fields("dkg-subject", network, group.epoch, group.role, attempt, list(host_keys))
+class CeremonyLog(Protocol):
+    """What of a ceremony must be on disk before it leaves this pod; every method waits for the disk."""
+
+    def certify_ceremony(self, group: GroupId, attempt: Attempt) -> None:
+        """Write down that a transcript of this attempt is signed; Refused after a complaint in the same attempt."""
+        ...
+
+    def record_complaints(self, faults: Sequence[CeremonyFault]) -> None:
+        """Keep complaints, all of one attempt; Refused when a transcript of it is signed."""
+        ...
 
 
 class Ceremonies:
     """Runs this member's part of every ceremony the ledger announces; states live in memory only."""
 
-    def __init__(self, ring: ShareRing, network: Network) -> None:
+    def __init__(self, ring: ShareRing, network: Network, log: CeremonyLog) -> None:
         self._ring = ring
         self._network = network
+        self._log = log
         self._running: dict[SessionId, _Ceremony] = {}
         self._begun: dict[tuple[GroupId, Attempt], SessionId] = {}
 
@@ -85,21 +101,30 @@ class Ceremonies:
         state, message = participant_step1(secret, params, os.urandom(32))
         answer = DkgReply(message)
         self._supersede(header)
-        self._running[header.session_id] = _Ceremony(params, state1=state, answers={"step1": (b"", answer)})
+        members = self._find_members(request, epoch)
+        self._running[header.session_id] = _Ceremony(params, members, state1=state, answers={"step1": (b"", answer)})
         log.info("ceremony.begun", epoch=header.group.epoch, role=header.group.role, attempt=header.attempt)
         return answer
 
-    def step2(self, request: DkgStep2Request) -> Outcome:
-        """Check all commitments and the own share, and sign the transcript."""
-        return self._answer(request, "step2", lambda it: self._step2(it, request))
+    async def step2(self, request: DkgStep2Request) -> Outcome:
+        """Check all commitments and the own share, and sign the transcript; on disk first that this attempt is used."""
+        outcome = await self._answer(request, "step2", lambda it: self._step2(it, request))
+        if not isinstance(outcome, DkgReply):
+            return outcome
+        header = request.header
+        try:
+            await asyncio.to_thread(self._log.certify_ceremony, header.group, header.attempt)
+        except Refused as reason:
+            return refuse("V09", "SESSION_SEEN", reason.message)
+        return outcome
 
-    def finalize(self, request: DkgFinalizeRequest) -> Outcome:
+    async def finalize(self, request: DkgFinalizeRequest) -> Outcome:
         """Accept the certificate and hold the share; the answer is the public recovery data."""
-        return self._answer(request, "finalize", lambda it: self._finalize(it, request))
+        return await self._answer(request, "finalize", lambda it: self._finalize(it, request))
 
-    def investigate(self, request: DkgInvestigateRequest) -> Outcome:
-        """Name whose share did not fit, from the relay's investigation message."""
-        return self._answer(request, "investigate", lambda it: _investigate(it, request))
+    async def investigate(self, request: DkgInvestigateRequest) -> Outcome:
+        """Name whose share did not fit, from the relay's message, and prove it where the sealed messages show it."""
+        return await self._answer(request, "investigate", lambda it: self._investigate(it, request))
 
     def recover(self, request: DkgRecoverRequest, epoch: EpochEntry | None) -> Outcome:
         """Restore a share from recovery data; without any, hand out that of a ceremony finished here.
@@ -119,21 +144,21 @@ class Ceremonies:
             return DkgFault((), is_proven=False, code=error.code, message=error.message)
         return DkgReply(b"")
 
-    def _answer(self, request: Relayed, step: str, answer: Callable[[_Ceremony], Outcome]) -> Outcome:
+    async def _answer(self, request: Relayed, step: str, answer: Callable[[_Ceremony], Awaitable[Outcome]]) -> Outcome:
         """Answer a repeated question as before; refusals are not kept, so that a relay cannot fill the memory."""
         ceremony = self._running.get(request.header.session_id)
         if ceremony is None:
             return refuse("V09", "SESSION_SEEN", "no such ceremony is open here; a restart ends open ceremonies")
-        question = hash_fields("relayed", request.message)
+        question = compute_answered_hash(encode(request))
         known = ceremony.answers.get(step)
         if known is not None and known[0] == question:
             return known[1]
-        outcome = answer(ceremony)
+        outcome = await answer(ceremony)
         if not isinstance(outcome, Refusal):
             ceremony.answers[step] = (question, outcome)
         return outcome
 
-    def _step2(self, ceremony: _Ceremony, request: DkgStep2Request) -> Outcome:
+    async def _step2(self, ceremony: _Ceremony, request: DkgStep2Request) -> Outcome:
         if ceremony.state1 is None:
             return refuse("V09", "SESSION_SEEN", "this ceremony's step 2 was answered for another message")
         state, ceremony.state1 = ceremony.state1, None
@@ -146,9 +171,9 @@ class Ceremonies:
             return _to_fault(fault)
         except BridgeError as error:
             return _to_fault(error)
-        return DkgReply(signature)
+        return DkgReply(signature, compute_answered_hash(request.message))
 
-    def _finalize(self, ceremony: _Ceremony, request: DkgFinalizeRequest) -> Outcome:
+    async def _finalize(self, ceremony: _Ceremony, request: DkgFinalizeRequest) -> Outcome:
         if ceremony.state2 is None:
             return refuse("V09", "SESSION_SEEN", "this ceremony has no transcript to certify")
         try:
@@ -159,6 +184,38 @@ class Ceremonies:
         self._ring.keep_pending(header.group, header.attempt, output)
         log.info("ceremony.certified", epoch=header.group.epoch, role=header.group.role, attempt=header.attempt)
         return DkgReply(output.recovery_data)
+
+    async def _investigate(self, ceremony: _Ceremony, request: DkgInvestigateRequest) -> Outcome:
+        finding, header = _name_suspect(ceremony, request), request.header
+        if ceremony.fault is None:
+            return finding
+        secret = self._secret(header)
+        accusations = await asyncio.to_thread(find_accusations, secret, ceremony.params, header, request.firsts)
+        faults = self._build_faults(ceremony, request, accusations)
+        if not faults:
+            return finding
+        try:
+            await asyncio.to_thread(self._log.record_complaints, faults)
+        except Refused as reason:
+            log.warning("complaint.withheld", epoch=header.group.epoch, role=header.group.role, reason=reason.message)
+            return finding
+        log.info("complaint.recorded", epoch=header.group.epoch, role=header.group.role, accused=len(faults))
+        return replace(finding, accusations=accusations)
+
+    def _build_faults(
+        self, ceremony: _Ceremony, request: DkgInvestigateRequest, accusations: Sequence[ShareAccusation]
+    ) -> list[CeremonyFault]:
+        header, members, identity = request.header, ceremony.members, self._ring.identity
+        return [
+            build_fault(header, ceremony.params, members, identity, each, request.firsts[each.accused])
+            for each in accusations
+        ]
+
+    def _find_members(self, request: DkgStep1Request, epoch: EpochEntry | None) -> tuple[IdentityKey, ...]:
+        header = request.header
+        announced = epoch.host_keys[header.group.role, header.attempt] if epoch is not None else {}
+        owners = {key: identity for identity, key in announced.items()}
+        return tuple(owners[key] for key in request.host_keys)
 
     def _supersede(self, header: SessionHeader) -> None:
         """Keep one running ceremony per group and attempt: a relay that lost its state begins again."""
@@ -210,7 +267,7 @@ def _is_in_order(chosen: tuple[HostKey, ...], known: tuple[HostKey, ...]) -> boo
     return all(key in rest for key in chosen)
 
 
-def _investigate(ceremony: _Ceremony, request: DkgInvestigateRequest) -> Outcome:
+def _name_suspect(ceremony: _Ceremony, request: DkgInvestigateRequest) -> DkgFault:
     if ceremony.fault is None:
         return DkgFault((), is_proven=False, code="NOTHING_TO_INVESTIGATE", message="my share fitted")
     try:

@@ -8,7 +8,6 @@ from smpc.errors import Refused
 from smpc.participant.spending import rebuild
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.pod_messages import CompleteRequest
-from smpc.types import Role
 
 
 def complete_transaction(ledger: Ledger, request: CompleteRequest) -> Transaction:
@@ -21,13 +20,10 @@ def complete_transaction(ledger: Ledger, request: CompleteRequest) -> Transactio
     if entry is None:
         raise Refused("the intent is not recorded", rule="V21", code="INTENT_NOT_FINAL")
     built = rebuild(ledger, entry.intent.choice, entry.intent.inputs)
-    for role, signatures in (
-        (Role.VALIDATOR, request.validator_signatures),
-        (Role.WITNESS, request.witness_signatures),
-    ):
+    for role, signatures in zip(built.roles, (request.validator_signatures, request.cosigner_signatures), strict=True):
         bad = built.find_bad_signatures(role, signatures)
         if bad:
             raise Refused(f"the {role} signatures of inputs {bad[:5]} do not fit", rule="V11", code="SIGHASH_MISMATCH")
-    transaction = built.complete(request.validator_signatures, request.witness_signatures)
+    transaction = built.complete(request.validator_signatures, request.cosigner_signatures)
     verify_input_scripts(transaction, built.prevouts)
     return transaction

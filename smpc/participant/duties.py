@@ -1,7 +1,8 @@
-"""What a member owes the consensus layer unasked: ceremony host keys and the emergency preimage's confirmation.
+"""What a member owes the consensus layer unasked: ceremony host keys, the emergency preimage, confirmed and published.
 
 The duties follow from the ledger alone, so no coordinator decides who takes part: attempt `a` of a ceremony opens
-`a * CEREMONY_ATTEMPT_BLOCKS` final blocks after the epoch's announcement.
+`a * CEREMONY_ATTEMPT_BLOCKS` final blocks after the epoch's announcement, or as soon as a member is proven at fault in
+the attempt before. An attempt with a proven fault is over.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from smpc.protocol.ledger import Ledger
+from smpc.protocol.ledger_draws import count_attempts
 from smpc.protocol.ledger_state import EpochEntry, EpochState
 from smpc.types import Attempt, EpochNumber, GroupId, IdentityKey, KaonHeight, Role
 
@@ -37,7 +40,14 @@ class PreimageDue:
     """Which draw of the epoch: another draw has another preimage."""
 
 
-Duty = HostKeyDue | PreimageDue
+@dataclass(frozen=True, slots=True)
+class RevealDue:
+    """A preimage to publish: its epoch is under a final release [R20]."""
+
+    epoch: EpochNumber
+
+
+Duty = HostKeyDue | PreimageDue | RevealDue
 
 
 def find_duties(
@@ -50,9 +60,30 @@ def find_duties(
         if epoch.state not in KEYING:
             continue
         duties.extend(_find_host_keys_due(epoch, identity, height))
-        if identity in epoch.sealed_preimages and identity not in epoch.confirmed:
+        if _owes_preimage(epoch, identity):
             duties.append(PreimageDue(number, epoch.draw))
     return tuple(duties)
+
+
+def find_reveals(ledger: Ledger, identity: IdentityKey) -> tuple[RevealDue, ...]:
+    """Return whose preimages `identity`, of their E, owes now; `ledger` has final blocks only, so a verdict is final.
+
+    Every member of E that got the preimage sealed owes it, confirmed or not: one is enough, and any may be gone.
+    """
+    judged = ledger.judgements
+    return tuple(
+        RevealDue(epoch)
+        for epoch, role in sorted(judged.verdicts)
+        if role is Role.VALIDATOR and epoch not in judged.preimages and _was_told(ledger.epochs[epoch], identity)
+    )
+
+
+def _was_told(epoch: EpochEntry, identity: IdentityKey) -> bool:
+    return identity in epoch.sealed_preimages and identity in epoch.members[Role.EMERGENCY]
+
+
+def _owes_preimage(epoch: EpochEntry, identity: IdentityKey) -> bool:
+    return _was_told(epoch, identity) and identity not in epoch.confirmed
 
 
 def _find_host_keys_due(epoch: EpochEntry, identity: IdentityKey, height: KaonHeight) -> list[HostKeyDue]:
@@ -71,16 +102,18 @@ def _find_host_keys_due(epoch: EpochEntry, identity: IdentityKey, height: KaonHe
 def _list_open_attempts(epoch: EpochEntry, role: Role, height: KaonHeight) -> list[Attempt]:
     # An epoch that is drawn again goes on counting, so that no host key is announced twice [R22].
     first = epoch.first_attempt
-    return [Attempt(attempt) for attempt in range(first, first + compute_open_attempts(epoch, role, height))]
+    opened = range(first, first + compute_open_attempts(epoch, role, height))
+    return [Attempt(attempt) for attempt in opened if not epoch.is_attempt_over(role, Attempt(attempt))]
 
 
 def is_attempt_open(epoch: EpochEntry, role: Role, attempt: Attempt, height: KaonHeight) -> bool:
     """Tell whether an attempt of a group's ceremony may be run at final height `height`."""
-    return epoch.first_attempt <= attempt < epoch.first_attempt + compute_open_attempts(epoch, role, height)
+    is_opened = epoch.first_attempt <= attempt < epoch.first_attempt + compute_open_attempts(epoch, role, height)
+    return is_opened and not epoch.is_attempt_over(role, attempt)
 
 
 def compute_open_attempts(epoch: EpochEntry, role: Role, height: KaonHeight) -> int:
-    """Return how many attempts of a group's ceremony are open at final height `height`: 1 to `n - t + 1`."""
-    size, threshold = len(epoch.members[role]), epoch.thresholds[role]
+    """Return how many attempts of a group's ceremony have opened by final height `height`: 1 to `n - t + 1`."""
     elapsed = max(0, height - epoch.announced)
-    return min(size - threshold + 1, 1 + elapsed // CEREMONY_ATTEMPT_BLOCKS)
+    ended = [item.attempt + 1 - epoch.first_attempt for item in epoch.replaced if item.role is role]
+    return min(count_attempts(epoch, role), 1 + max([elapsed // CEREMONY_ATTEMPT_BLOCKS, *ended]))

@@ -1,4 +1,4 @@
-"""Does what the ledger says this member owes: announces host keys and confirms the emergency preimage."""
+"""Does what the ledger says this member owes: announces host keys, confirms and publishes emergency preimages."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 
 from smpc.curve import SecretKey, sign_schnorr
-from smpc.errors import BridgeError, CheckFailed, TimedOut, Unavailable
+from smpc.errors import BridgeError, CheckFailed, Conflict, TimedOut, Unavailable
 from smpc.host.sealing import build_preimage_context, open_sealed
 from smpc.node.consensus import ConsensusNode
-from smpc.participant.duties import Duty, HostKeyDue, PreimageDue, find_duties
+from smpc.participant.duties import Duty, HostKeyDue, PreimageDue, RevealDue, find_duties, find_reveals
 from smpc.participant.shares import ShareRing
+from smpc.protocol.ceremony_records import HostKeyAnnounced
 from smpc.protocol.ledger import Ledger
-from smpc.protocol.records import HostKeyAnnounced, PreimageConfirmed, Record
+from smpc.protocol.records import PreimageConfirmed, Record
+from smpc.protocol.verdict_records import PreimageRevealed
 from smpc.threshold.dkg import hostpubkey_gen
-from smpc.types import KaonHeight, Signature
+from smpc.types import EpochNumber, KaonHeight, Signature
 
 log = structlog.get_logger()
 
@@ -42,7 +44,8 @@ class DutyKeeper:
     async def perform(self) -> None:
         """Do every duty that is due and not on its way; what fails is tried again at a later block."""
         ledger = self._view()
-        for duty in find_duties(ledger.epochs, self._ring.identity, ledger.height):
+        identity = self._ring.identity
+        for duty in (*find_duties(ledger.epochs, identity, ledger.height), *find_reveals(ledger, identity)):
             done = self._done.get(duty)
             if done is not None and ledger.height < done + REPEAT_AFTER:
                 continue
@@ -52,14 +55,23 @@ class DutyKeeper:
             except (Unavailable, TimedOut) as reason:
                 log.warning("duty.postponed", duty=type(duty).__name__, reason=reason.message)
                 return
+            except Conflict as reason:
+                log.info("duty.done_before", duty=type(duty).__name__, reason=reason.message)
             except BridgeError as reason:
                 log.warning("duty.refused", duty=type(duty).__name__, reason=reason.message)
             self._done[duty] = ledger.height
 
     def _build(self, duty: Duty, ledger: Ledger) -> Record:
-        if isinstance(duty, HostKeyDue):
-            return self._announce(duty, ledger)
-        return self._confirm(duty, ledger)
+        match duty:
+            case HostKeyDue():
+                return self._announce(duty, ledger)
+            case PreimageDue():
+                return self._confirm(duty, ledger)
+            case RevealDue():
+                network = ledger.params.network
+                return PreimageRevealed(network, duty.epoch, self._open_preimage(duty.epoch, ledger))
+            case _:
+                assert_never(duty)
 
     def _announce(self, duty: HostKeyDue, ledger: Ledger) -> HostKeyAnnounced:
         host_key = hostpubkey_gen(self._ring.derive_host_secret(duty.group, duty.attempt))
@@ -69,12 +81,17 @@ class DutyKeeper:
         return HostKeyAnnounced(network, duty.group, duty.attempt, identity, host_key, signature)
 
     def _confirm(self, duty: PreimageDue, ledger: Ledger) -> PreimageConfirmed:
-        entry = ledger.epochs[duty.epoch]
+        self._open_preimage(duty.epoch, ledger)
         network, identity = ledger.params.network, self._ring.identity
-        context = build_preimage_context(network, duty.epoch)
-        preimage = open_sealed(entry.sealed_preimages[identity], self._secret, context)
-        if hashlib.sha256(preimage).digest() != entry.preimage_hash:
-            raise CheckFailed(f"the sealed preimage of epoch {duty.epoch} does not open to its hash")
         unsigned = PreimageConfirmed(network, duty.epoch, identity, Signature(bytes(64)), duty.draw)
         signature = sign_schnorr(self._secret, unsigned.digest, os.urandom(32))
         return replace(unsigned, signature=signature)
+
+    def _open_preimage(self, epoch: EpochNumber, ledger: Ledger) -> bytes:
+        """Return the 32 bytes sealed to me; CheckFailed when they are not the epoch's preimage."""
+        entry = ledger.epochs[epoch]
+        context = build_preimage_context(ledger.params.network, epoch)
+        preimage = open_sealed(entry.sealed_preimages[self._ring.identity], self._secret, context)
+        if hashlib.sha256(preimage).digest() != entry.preimage_hash:
+            raise CheckFailed(f"the sealed preimage of epoch {epoch} does not open to its hash")
+        return preimage

@@ -5,19 +5,21 @@ Nothing a proposer says enters here, except which outpoints to look at.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 
 from pegin.invoice import build_invoice_tree
 from pegin.vault import find_epoch_keys
 from smpc.bitcoin.address import to_address
+from smpc.bitcoin.script import find_revealed_leaf
 from smpc.bitcoin.transaction import parse_transaction
 from smpc.errors import BridgeError
+from smpc.node.burial_watch import BurialWatch
 from smpc.node.ports import BitcoinNode
+from smpc.participant.questions import ask_all
 from smpc.participant.spending import list_asked_outpoints
 from smpc.protocol.facts import (
     BookingFacts,
@@ -32,12 +34,6 @@ from smpc.protocol.facts import (
 )
 from smpc.protocol.intents import Booking, Intent
 from smpc.types import BtcHeight, IntentId, Outpoint, Script, Txid, to_display_hex
-
-T = TypeVar("T")
-K = TypeVar("K")
-
-MAX_QUESTIONS: Final = 16
-"""Questions to one's own node at a time; a bitcoind answers with a few threads."""
 
 FEE_TARGET_BLOCKS: Final = 3
 """The estimate rule V18 asks for."""
@@ -70,6 +66,8 @@ class FactGatherer:
         self._clock = clock
         self._watched = WatchedScripts()
         self._first_seen: dict[IntentId, BtcHeight] = {}
+        self.burials: Final = BurialWatch(node)
+        """Whether my two chains go together (V24)."""
 
     async def gather_node(self) -> NodeFacts:
         """Return the state of my own bitcoind."""
@@ -91,25 +89,30 @@ class FactGatherer:
         if intent.intent_id in ledger.intents:
             self._first_seen.setdefault(intent.intent_id, node.height)
         asked = list_asked_outpoints(ledger, intent)
-        inputs = await _ask_all(asked, lambda outpoint: self._find_input(ledger, outpoint))
+        inputs = await self.gather_inputs(ledger, asked)
         replaced = intent.replaces[: params.bump_max_count + 1]
         standing = [await self._gather_standing(ledger, older, node.height) for older in replaced]
         return Facts(
             session=session,
             node=node,
             final_height=ledger.height,
-            inputs={outpoint: facts for outpoint, facts in inputs.items() if facts is not None},
+            inputs=inputs,
             conflicts=conflicts,
             standing=tuple(facts for facts in standing if facts is not None),
             own_scripts=self._watched.refresh(ledger),
         )
+
+    async def gather_inputs(self, ledger: LedgerView, outpoints: Iterable[Outpoint]) -> Mapping[Outpoint, InputFacts]:
+        """Return what my node has unspent of these outputs, on its best chain or in its mempool."""
+        found = await ask_all(outpoints, lambda outpoint: self._find_input(ledger, outpoint))
+        return {outpoint: facts for outpoint, facts in found.items() if facts is not None}
 
     async def gather_booking(self, ledger: LedgerView, session: SessionFacts, booking: Booking) -> BookingFacts:
         """Return everything a booking is judged by."""
         node = await self.gather_node()
         entry = ledger.intents.get(booking.intent)
         parents = sorted({outpoint.txid for outpoint in entry.intent.outpoints}) if entry is not None else []
-        heights = await _ask_all(parents, self._find_height)
+        heights = await ask_all(parents, self._find_height)
         return BookingFacts(
             session=session,
             node=node,
@@ -133,6 +136,22 @@ class FactGatherer:
             has_released_share=has_released_share,
             spender=None if spender is None else await self._gather_transaction(spender),
         )
+
+    async def gather_spenders(
+        self, candidates: Mapping[Outpoint, Iterable[Txid]]
+    ) -> Mapping[Outpoint, TransactionFacts]:
+        """Return which of the transactions that could take an output did so on my node's best chain."""
+        found = await ask_all(candidates, lambda outpoint: self._find_spender(outpoint, candidates[outpoint]))
+        return {outpoint: facts for outpoint, facts in found.items() if facts is not None}
+
+    async def _find_spender(self, outpoint: Outpoint, candidates: Iterable[Txid]) -> TransactionFacts | None:
+        if await self._node.fetch_output(outpoint, include_mempool=False) is not None:
+            return None
+        for txid in candidates:
+            facts = await self._gather_transaction(txid)
+            if facts is not None and outpoint in facts.spends:
+                return facts
+        return None
 
     async def _find_input(self, ledger: LedgerView, outpoint: Outpoint) -> InputFacts | None:
         found = await self._node.fetch_output(outpoint, include_mempool=False)
@@ -173,27 +192,12 @@ class FactGatherer:
         found = await self._node.fetch_transaction(txid)
         if found is None or found.height is None:
             return None
-        spends = tuple(item.outpoint for item in parse_transaction(found.raw).inputs)
-        return TransactionFacts(txid, spends, found.confirmations, found.height)
+        inputs = parse_transaction(found.raw).inputs
+        leaves = tuple(find_revealed_leaf(item.witness) for item in inputs)
+        return TransactionFacts(
+            txid, tuple(item.outpoint for item in inputs), found.confirmations, found.height, leaves
+        )
 
     async def _find_height(self, txid: Txid) -> BtcHeight | None:
         found = await self._node.fetch_transaction(txid)
         return None if found is None else found.height
-
-
-async def _ask_all(keys: Iterable[K], ask: Callable[[K], Awaitable[T]]) -> Mapping[K, T]:
-    """Ask about every key, a few at a time; the first failure ends the rest."""
-    answers: dict[K, T] = {}
-    gate = asyncio.Semaphore(MAX_QUESTIONS)
-
-    async def ask_one(key: K) -> None:
-        async with gate:
-            answers[key] = await ask(key)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for key in keys:
-                group.create_task(ask_one(key))
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return answers

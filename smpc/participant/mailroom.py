@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from smpc.curve import SecretKey
 from smpc.errors import ProtocolError
 from smpc.protocol.envelope import open_request, seal_message
+from smpc.protocol.leaders import is_leader
+from smpc.protocol.ledger import Ledger
 from smpc.protocol.pod_messages import Envelope, Refusal, Reply, Request
 from smpc.protocol.review import RULES
 from smpc.types import IdentityKey, SessionId
@@ -26,14 +27,12 @@ class Letter(Generic[R]):
     session_id: SessionId
 
 
-def open_letter(
-    envelope: Envelope, rpc: str, expected: type[R], *, coordinators: Sequence[IdentityKey], protocol: bytes
-) -> Letter[R]:
-    """Open a request; ProtocolError with V01, V03 or V04 when it is not a known coordinator's own, under our rules."""
+def open_letter(envelope: Envelope, rpc: str, expected: type[R], *, ledger: Ledger, protocol: bytes) -> Letter[R]:
+    """Open a request; ProtocolError with V01, V03 or V04 when it is not its leader's own, under our rules."""
     request = open_request(envelope, f"{rpc}/request", expected)
     sender = IdentityKey(envelope.sender)
     header = request.header
-    if sender not in coordinators or header.leader != sender:
+    if header.leader != sender or not is_leader(ledger, header.purpose, sender):
         raise ProtocolError("the sender does not lead this slot", rule="V03", code="NOT_LEADER")
     if header.protocol != protocol:
         raise ProtocolError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from pegin.bookings import review_booking
+from slashing.bookings import is_unrecorded, review_unrecorded_booking
 from smpc.participant.gather import FactGatherer
 from smpc.participant.sessions import PreparedMessage, prepare_message
 from smpc.participant.shares import HeldShare, ShareRing
@@ -70,7 +71,8 @@ class MessageReviewer:
         # A burn's raise changes the booking that is right, so each digest is its own subject: that a transaction is
         # booked once, and only as the money table says, is the ledger's rule, not the log's.
         digest = booking.digest
-        return self._judge(session, review_booking(ledger, facts, booking), Purpose.BOOKING, digest, digest)
+        review = review_unrecorded_booking if is_unrecorded(ledger, booking) else review_booking
+        return self._judge(session, review(ledger, facts, booking), Purpose.BOOKING, digest, digest)
 
     async def _review_withdrawal(self, session: SessionFacts, subject: WithdrawalSubject) -> JudgedMessage:
         ledger = self._view()

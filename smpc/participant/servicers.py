@@ -11,10 +11,12 @@ import structlog
 
 from pegbridge.v1 import dkg_pb2, dkg_pb2_grpc, envelope_pb2, signing_pb2, signing_pb2_grpc
 from smpc.errors import InvalidInput, ProtocolError, Unavailable
+from smpc.host.peer import PeerIdentity, PeerRole, require_peer
 from smpc.participant.ceremonies import Ceremonies, Outcome
 from smpc.participant.mailroom import Letter, open_letter, refuse, seal_answer
 from smpc.participant.shares import ShareRing
 from smpc.participant.signer import Signer
+from smpc.protocol.leaders import OPEN_PURPOSES
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.pod_messages import (
     AbortRequest,
@@ -81,9 +83,10 @@ class Desk:
             envelope,
             rpc,
             expected,
-            coordinators=self.ledger.genesis.coordinators,
+            ledger=self.ledger,
             protocol=self._protocol,
         )
+        check_peer(require_peer(context, self.ledger.params.network), letter)
         slot = letter.request.header.slot
         # A chain that lags by a few blocks catches up in time; a slot far ahead is not worth waiting for.
         patience = min(5.0, seconds_left(context) / 2) if slot <= self.ledger.height + MAX_SLOT_LEAD else 0.0
@@ -102,6 +105,14 @@ class Desk:
         except TimeoutError:
             return False
         return True
+
+
+def check_peer(peer: PeerIdentity, letter: Letter[R]) -> None:
+    """Refuse (ProtocolError, V03) what another validator brings unless it leads that itself: it relays for nobody."""
+    if peer.role is not PeerRole.PARTICIPANT:
+        return
+    if letter.request.header.purpose not in OPEN_PURPOSES or letter.sender != peer.identity_key:
+        raise ProtocolError(f"{peer.uri} leads no such session", rule="V03", code="NOT_LEADER")
 
 
 def seconds_left(context: Context) -> float:
@@ -143,7 +154,7 @@ class DkgServicer(dkg_pb2_grpc.DkgServiceServicer):
     async def Step1(self, request: dkg_pb2.Step1Request, context: Context) -> dkg_pb2.Step1Response:  # noqa: N802
         """Open a ceremony."""
 
-        def run(letter: Letter[DkgStep1Request]) -> Outcome:
+        async def run(letter: Letter[DkgStep1Request]) -> Outcome:
             ledger = self._desk.ledger
             return self._ceremonies.step1(
                 letter.request, ledger.epochs.get(letter.request.header.group.epoch), ledger.height
@@ -185,7 +196,7 @@ class DkgServicer(dkg_pb2_grpc.DkgServiceServicer):
     async def Recover(self, request: dkg_pb2.RecoverRequest, context: Context) -> dkg_pb2.RecoverResponse:  # noqa: N802
         """Restore a share, or hand out recovery data."""
 
-        def run(letter: Letter[DkgRecoverRequest]) -> Outcome:
+        async def run(letter: Letter[DkgRecoverRequest]) -> Outcome:
             epoch = self._desk.ledger.epochs.get(letter.request.header.group.epoch)
             return self._ceremonies.recover(letter.request, epoch)
 
@@ -198,10 +209,10 @@ class DkgServicer(dkg_pb2_grpc.DkgServiceServicer):
         rpc: str,
         expected: type[R],
         context: Context,
-        run: Callable[[Letter[R]], Outcome],
+        run: Callable[[Letter[R]], Awaitable[Outcome]],
     ) -> envelope_pb2.Answer:
         async def handle(letter: Letter[R]) -> Envelope | Refusal:
-            outcome = run(letter)
+            outcome = await run(letter)
             if isinstance(outcome, Refusal):
                 return outcome
             header = letter.request.header

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pegin.model import BuiltTransaction
+from pegin.model import BuiltTransaction, compute_signing_index
+from slashing.model import BuiltArming, BuiltRejection
 from smpc.participant.shares import HeldShare
 from smpc.participant.signing_claims import MessageClaim, SpendClaim
 from smpc.protocol.intents import Intent
 from smpc.protocol.pod_messages import SessionHeader
+from smpc.protocol.verdict_records import compute_release_id
 from smpc.threshold.frost import SigningTask, TweakContext
-from smpc.types import ChildIndex, Purpose
+from smpc.types import ChildIndex, PlainKey, Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,31 @@ class PreparedMessage:
     claim: MessageClaim
 
 
-Prepared = PreparedSpend | PreparedMessage
+@dataclass(frozen=True, slots=True)
+class PreparedArming:
+    """Emergency transactions built here, ready to be pre-signed rung by rung."""
+
+    header: SessionHeader
+    held: HeldShare
+    tasks: tuple[SigningTask, ...]
+    claims: tuple[MessageClaim, ...]
+    """One per task: a rung of an output for a target, and its digest (V64)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRejection:
+    """Armed emergency transactions built here, ready to be signed rung by rung after a release."""
+
+    header: SessionHeader
+    held: HeldShare
+    tasks: tuple[SigningTask, ...]
+    claims: tuple[MessageClaim, ...]
+    """As an arming's (V64)."""
+    spends: tuple[SpendClaim, ...]
+    """What each rung takes: after it no transfer of that outpoint is signed here."""
+
+
+Prepared = PreparedSpend | PreparedMessage | PreparedArming | PreparedRejection
 
 
 def prepare_spend(header: SessionHeader, held: HeldShare, built: BuiltTransaction) -> PreparedSpend:
@@ -43,7 +69,8 @@ def prepare_spend(header: SessionHeader, held: HeldShare, built: BuiltTransactio
     contexts: dict[ChildIndex, TweakContext] = {}
     for spend in built.spends:
         if spend.item.child not in contexts:
-            contexts[spend.item.child] = TweakContext.from_child(group_key, spend.item.child)
+            index = compute_signing_index(header.group.role, spend.item.child)
+            contexts[spend.item.child] = TweakContext.from_child(group_key, index)
     digests = built.compute_digests()
     tasks = tuple(
         SigningTask(digest, contexts[spend.item.child]) for digest, spend in zip(digests, built.spends, strict=True)
@@ -57,3 +84,34 @@ def prepare_message(
     """Prepare one 32-byte tagged digest under the untweaked group key."""
     task = SigningTask(digest, TweakContext.from_group_key(held.key.threshold_pubkey))
     return PreparedMessage(header, held, (task,), MessageClaim(purpose, subject, digest))
+
+
+def prepare_arming(header: SessionHeader, held: HeldShare, built: BuiltArming) -> PreparedArming:
+    """Take every rung's digest and E's child key from what was built here; one context per output."""
+    tasks = list_emergency_tasks(held.key.threshold_pubkey, built)
+    pairs = zip(built.list_keys(), built.list_digests(), strict=True)
+    return PreparedArming(
+        header, held, tasks, tuple(MessageClaim(Purpose.ARMING, key, digest) for key, digest in pairs)
+    )
+
+
+def prepare_rejection(header: SessionHeader, held: HeldShare, built: BuiltRejection) -> PreparedRejection:
+    """Take every rung's digest and W's rejection key from what was built here; one context per output."""
+    tasks = list_emergency_tasks(held.key.threshold_pubkey, built)
+    pairs = zip(built.list_keys(), built.list_digests(), strict=True)
+    claims = tuple(MessageClaim(Purpose.REJECTION, key, digest) for key, digest in pairs)
+    release = compute_release_id(built.arming.network, built.arming.epoch)
+    spends = tuple(
+        SpendClaim(release, rung.transaction.txid, Purpose.REJECTION, frozenset({emergency.output.outpoint}))
+        for emergency, rung in built.rungs
+    )
+    return PreparedRejection(header, held, tasks, claims, spends)
+
+
+def list_emergency_tasks(group_key: PlainKey, built: BuiltArming | BuiltRejection) -> tuple[SigningTask, ...]:
+    """Return what E signs of an arming, or W of a rejection, in the order of the signatures."""
+    contexts: dict[ChildIndex, TweakContext] = {}
+    for child, _ in built.list_tasks():
+        if child not in contexts:
+            contexts[child] = TweakContext.from_child(group_key, child)
+    return tuple(SigningTask(digest, contexts[child]) for child, digest in built.list_tasks())

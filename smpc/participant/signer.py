@@ -17,14 +17,17 @@ import structlog
 from smpc.curve import SecretKey, sign_schnorr
 from smpc.errors import BridgeError, InvalidInput, Refused
 from smpc.participant.completion import complete_transaction
+from smpc.participant.guest_sessions import GuestSessions
 from smpc.participant.mailroom import Letter, refuse, seal_answer
 from smpc.participant.nonce_vault import NonceVault
 from smpc.participant.reviewer import Approved, Reviewer
-from smpc.participant.sessions import Prepared, PreparedMessage, PreparedSpend
+from smpc.participant.sessions import Prepared, PreparedArming, PreparedMessage, PreparedRejection, PreparedSpend
 from smpc.participant.shares import HeldShare, ShareRing
 from smpc.participant.signing_log import Asked, SigningLog
+from smpc.participant.sweep_memory import SweepMemory
 from smpc.protocol.codec import decode, encode, encode_variant
 from smpc.protocol.encoding import hash_fields
+from smpc.protocol.epoch import is_serving
 from smpc.protocol.intents import Endorsement, compute_endorsement_digest
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import IntentStatus
@@ -41,9 +44,10 @@ from smpc.protocol.pod_messages import (
     Refusal,
     SignReply,
     SignRequest,
+    compute_share_context,
 )
 from smpc.threshold.frost import SecretNonce, SigningContext, generate_nonces, parse_aggregates, sign_messages
-from smpc.types import GroupId, KaonHeight
+from smpc.types import GroupId, IdentityKey, KaonHeight
 
 log = structlog.get_logger()
 
@@ -78,7 +82,10 @@ class Signer:
         self._reviewer = reviewer
         self._view = view
         self._broadcast = broadcast
+        self.sweeps: Final = SweepMemory()
+        """What was last said to the sweep of each group."""
         self._vault: NonceVault[SecretNonce, OpenSession] = NonceVault(wipe=SecretNonce.wipe)
+        self._guests = GuestSessions()
 
     @property
     def open_sessions(self) -> int:
@@ -88,31 +95,39 @@ class Signer:
     def advance(self, height: KaonHeight) -> None:
         """Forget sessions that expired below this final height."""
         for session in self._vault.advance(height):
+            self._guests.forget(session)
             log.info("session.expired", session=session.hex())
 
     async def endorse(self, letter: Letter[EndorseRequest], seconds_left: float) -> Envelope | Refusal:
         """Review an intent that is not recorded yet and sign that it obeys every rule, as of the final height."""
         verdict = await self._reviewer.review_endorsement(letter, seconds_left)
-        if isinstance(verdict, Refusal):
-            return verdict
         ledger, header, intent = self._view(), letter.request.header, letter.request.intent
+        if isinstance(verdict, Refusal):
+            self.sweeps.note(header.group, intent, verdict)
+            return verdict
         held = verdict.held
         digest = compute_endorsement_digest(intent.network, intent.intent_id, header.group.role, ledger.height)
         secret = self._host_secret(held)
         endorsement = Endorsement(
             header.group.role, held.position, ledger.height, sign_schnorr(secret, digest, os.urandom(32))
         )
+        self.sweeps.note(held.group, intent, endorsement)
         log.info("intent.endorsed", intent=intent.intent_id.hex(), role=header.group.role)
         return seal_answer(secret, "Endorse", letter.session_id, EndorseReply(endorsement))
 
     async def commit(self, letter: Letter[CommitRequest], seconds_left: float) -> Envelope | Refusal:
-        """Review a subject and commit to one nonce pair per message; the identical request gets the same answer."""
+        """Review a subject and commit to one nonce pair per message; the identical request gets the same answer.
+
+        Unavailable when a validator that leads asked too often, or the vault is full.
+        """
         question = hash_fields("commit-request", encode(letter.request))
         known = self._vault.find_public(letter.session_id)
         if known is not None:
             if known.question == question:
                 return known.answer
             return refuse("V09", "SESSION_SEEN", "this session was opened with another request")
+        if self._is_guest(letter.sender):
+            self._guests.count_request(letter.sender, self._view().height)
         verdict = await self._reviewer.review_commit(letter, seconds_left)
         if isinstance(verdict, Refusal):
             return verdict
@@ -128,6 +143,7 @@ class Signer:
             request_hash=hash_fields("sign-request", encode(request)),
             request=encode_variant(request),
             height=ledger.height,
+            header=encode(request.header),
         )
         try:
             stored = await asyncio.to_thread(self._log.find_answer, asked)
@@ -146,6 +162,7 @@ class Signer:
         if secret is None:
             return refuse("V06", "WRONG_GROUP", "I hold no share of this group")
         burnt = self._vault.burn(session)
+        self._guests.forget(session)
         log.info("session.aborted", session=session.hex(), burnt=burnt)
         return seal_answer(secret, "Abort", session, AbortReply(released=known is None))
 
@@ -171,6 +188,8 @@ class Signer:
         answer = seal_answer(self._host_secret(held), "Commit", letter.session_id, reply)
         expires = KaonHeight(letter.request.header.slot + SESSION_BLOCKS)
         try:
+            if self._is_guest(letter.sender):
+                self._make_room(letter, len(prepared.tasks))
             self._vault.put(letter.session_id, secret_nonces, OpenSession(prepared, question, answer), expires=expires)
         except Refused as refusal:
             return _to_refusal(refusal)
@@ -181,6 +200,7 @@ class Signer:
         count = len(request.aggregate_nonces) // 130
         aggregates = parse_aggregates(request.aggregate_nonces, count)
         opened = self._vault.take_once(asked.session)
+        self._guests.forget(asked.session)
         prepared = opened.public.prepared
         try:
             self._check_still_allowed(prepared, count)
@@ -190,28 +210,52 @@ class Signer:
         finally:
             for nonce in opened.secret:
                 nonce.wipe()
-        reply = SignReply(held.position, shares)
+        signed = [(task.message, task.key.plain_key) for task in prepared.tasks]
+        answered = compute_share_context(request, opened.public.answer.body, held.share.public_share, signed)
+        reply = SignReply(held.position, shares, answered)
         envelope = seal_answer(self._host_secret(held), "Sign", asked.session, reply)
         stored = await asyncio.to_thread(self._record, asked, encode(envelope), prepared)
         log.info("share.released", session=asked.session.hex(), inputs=count, purpose=prepared.header.purpose)
         return decode(Envelope, stored)
 
     def _check_still_allowed(self, prepared: Prepared, count: int) -> None:
-        """Look once more at what may have changed since the review: the intent may be over by now."""
+        """Look once more at what may have changed since the review: the intent may be over by now, or all in doubt."""
         if count != len(prepared.tasks):
             raise InvalidInput(f"{len(prepared.tasks)} aggregate nonces are needed, got {count}")
+        report = self._reviewer.burials.report
+        if report.reason:
+            raise Refused(report.describe(), rule="V24", code=report.reason)
         if isinstance(prepared, PreparedSpend):
-            entry = self._view().intents.get(prepared.claim.intent)
+            ledger, header = self._view(), prepared.header
+            epoch = ledger.epochs[header.group.epoch]
+            if epoch.is_convicted and not is_serving(epoch, prepared.claim.purpose):
+                # After a release W signs rejections only, whatever was committed to before it [R9].
+                raise Refused(f"epoch {epoch.number} was judged meanwhile", rule="V06", code="EPOCH_CLOSED")
+            entry = ledger.intents.get(prepared.claim.intent)
             if entry is None or entry.status is not IntentStatus.LIVE:
                 raise Refused("the intent is no longer live", rule="V21", code="INTENT_NOT_LIVE")
 
     def _record(self, asked: Asked, response: bytes, prepared: Prepared) -> bytes:
         if isinstance(prepared, PreparedMessage):
             return self._log.record_message(asked, response, prepared.claim)
+        if isinstance(prepared, PreparedArming):
+            return self._log.record_arming(asked, response, prepared.header.subject, prepared.claims)
+        if isinstance(prepared, PreparedRejection):
+            subject = prepared.header.subject
+            return self._log.record_rejection(asked, response, subject, prepared.claims, prepared.spends)
         replaces = frozenset(prepared.intent.replaces)
         return self._log.record_share(
             asked, response, prepared.claim, replaces=replaces, freed=self._reviewer.find_freed(prepared.intent)
         )
+
+    def _is_guest(self, leader: IdentityKey) -> bool:
+        """Tell whether a leader is no coordinator: a validator, which may be anybody's."""
+        return leader not in self._view().genesis.coordinators
+
+    def _make_room(self, letter: Letter[CommitRequest], count: int) -> None:
+        for session in self._guests.admit(letter.sender, letter.session_id, count):
+            self._vault.burn(session)
+            log.info("session.crowded_out", session=session.hex())
 
     def _host_secret(self, held: HeldShare) -> SecretKey:
         return self._ring.derive_host_secret(held.group, held.attempt)

@@ -177,3 +177,13 @@ def _upsert(
     if row is None or (row[0] != source and source == OWN_SHARE):
         insert_row(connection, sealed, (*key, source, height), replace=True)
     return int(row is None)
+
+
+def find_release(connection: sqlite3.Connection, group: GroupId, subject: bytes) -> tuple[bytes, bytes] | None:
+    """Return header and sealed answer, as bytes, of the newest share of a transaction that left for a group."""
+    query = (
+        "SELECT header, response FROM sessions JOIN releases USING (session)"
+        " WHERE subject = ? AND epoch = ? AND role = ? ORDER BY height DESC, session LIMIT 1"
+    )
+    row = connection.execute(query, (subject, group.epoch, group.role.value)).fetchone()
+    return None if row is None else (bytes(row[0]), bytes(row[1]))

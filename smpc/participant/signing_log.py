@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from smpc.errors import ConfigError, Refused
 from smpc.host.sqlite import create_database, open_database, transaction
-from smpc.participant import review_log, signing_claims
+from smpc.participant import ceremony_log, review_log, signing_claims
 from smpc.participant.review_log import StoredEvidence, StoredReview
 from smpc.participant.signing_claims import OWN_SHARE, RECORDED, MessageClaim, SpendClaim, SpendConflict
-from smpc.participant.signing_tables import META, SCHEMA, SESSIONS, check_seals, insert_row
+from smpc.participant.signing_tables import META, RELEASES, SCHEMA, SESSIONS, check_seals, insert_row
 from smpc.participant.vote_log import CastVote, find_last_vote, insert_vote
-from smpc.types import GroupId, IdentityKey, IntentId, KaonHeight, Network, Purpose, SessionId
+from smpc.protocol.ceremony_records import CeremonyFault
+from smpc.types import Attempt, GroupId, IdentityKey, IntentId, KaonHeight, Network, Purpose, SessionId
 
 NOTHING: frozenset[IntentId] = frozenset()
 
@@ -39,6 +40,8 @@ class Asked:
     request: bytes
     height: KaonHeight
     """The consensus-layer height at which it arrived."""
+    header: bytes = b""
+    """The session header's canonical bytes, kept beside a share of a transaction so that anyone can be shown it."""
 
 
 class SigningLog:
@@ -118,6 +121,8 @@ class SigningLog:
             with transaction(self._connection):
                 self._insert_answer(asked, claim.purpose, claim.intent, response)
                 signing_claims.insert_spend_claim(self._connection, claim, OWN_SHARE, asked.height)
+                if asked.header:
+                    insert_row(self._connection, RELEASES, (asked.session, asked.header))
             return response
 
     def record_message(self, asked: Asked, response: bytes, claim: MessageClaim) -> bytes:
@@ -137,6 +142,45 @@ class SigningLog:
                 self._insert_answer(asked, claim.purpose, claim.subject, response)
             return response
 
+    def record_arming(self, asked: Asked, response: bytes, subject: bytes, claims: Sequence[MessageClaim]) -> bytes:
+        """Write down shares of emergency transactions; return the bytes to send once they are on disk.
+
+        `subject`: the arming's digest, 32 bytes. Refused, with nothing written, when another transaction was signed for
+        the same rung, output and target (RUNG_SIGNED, V64), or for a session answered otherwise (V09).
+        """
+        with self._lock:
+            known = self._find_answer(asked)
+            if known is not None:
+                return known
+            with transaction(self._connection):
+                self._insert_rungs(asked, claims)
+                self._insert_answer(asked, Purpose.ARMING, subject, response)
+            return response
+
+    def record_rejection(
+        self,
+        asked: Asked,
+        response: bytes,
+        subject: bytes,
+        claims: Sequence[MessageClaim],
+        spends: Sequence[SpendClaim],
+    ) -> bytes:
+        """Write down shares of released emergencies and what they take; return the bytes to send once on disk.
+
+        `subject`: 32 bytes, `compute_rejection_subject`. From now on no transfer of these outpoints is signed here,
+        whatever was signed before. Refused, with nothing written, as `record_arming`.
+        """
+        with self._lock:
+            known = self._find_answer(asked)
+            if known is not None:
+                return known
+            with transaction(self._connection):
+                self._insert_rungs(asked, claims)
+                for spend in spends:
+                    signing_claims.insert_spend_claim(self._connection, spend, OWN_SHARE, asked.height)
+                self._insert_answer(asked, Purpose.REJECTION, subject, response)
+            return response
+
     def find_conflicts(
         self, claim: SpendClaim, *, replaces: frozenset[IntentId] = NOTHING, freed: frozenset[IntentId] = NOTHING
     ) -> tuple[SpendConflict, ...]:
@@ -153,6 +197,11 @@ class SigningLog:
         """Tell whether any share of this intent's transaction was signed here (rule V73)."""
         with self._lock:
             return self._has_released(intent)
+
+    def find_release(self, group: GroupId, subject: bytes) -> tuple[bytes, bytes] | None:
+        """Return the newest share released for a group and intent: header and sealed answer as bytes; None if none."""
+        with self._lock:
+            return signing_claims.find_release(self._connection, group, subject)
 
     def merge_recorded_intents(self, claims: Iterable[SpendClaim], *, height: KaonHeight) -> int:
         """Add what recorded intents take, as if signed, before this participant signs anything; return the rows added.
@@ -174,6 +223,22 @@ class SigningLog:
         """Return the highest checkpoint signed here."""
         with self._lock:
             return find_last_vote(self._connection)
+
+    def certify_ceremony(self, group: GroupId, attempt: Attempt) -> None:
+        """Write down that a transcript of this attempt is signed; Refused after a complaint in the same attempt."""
+        with self._lock, transaction(self._connection):
+            ceremony_log.mark_attempt(self._connection, group, attempt, ceremony_log.CERTIFIED)
+
+    def record_complaints(self, faults: Sequence[CeremonyFault]) -> None:
+        """Keep what this participant can prove, all of one attempt; Refused when it signed a transcript of that one."""
+        with self._lock, transaction(self._connection):
+            for fault in faults:
+                ceremony_log.insert_complaint(self._connection, fault)
+
+    def list_complaints(self) -> tuple[CeremonyFault, ...]:
+        """Return what this participant can prove, the newest epochs last."""
+        with self._lock:
+            return ceremony_log.list_complaints(self._connection)
 
     def record_review(self, review: StoredReview) -> None:
         """Keep a review with every finding, so that an operator can ask why."""
@@ -216,6 +281,15 @@ class SigningLog:
             review_log.insert_evidence(self._connection, evidence)
         text = "this session's nonce was used for another request"
         raise Refused(text, code="NONCE_SPENT", rule="V09", remedy="start a new attempt")
+
+    def _insert_rungs(self, asked: Asked, claims: Sequence[MessageClaim]) -> None:
+        """Write down one digest per rung, output and target; Refused (V64) when one has another."""
+        for claim in claims:
+            signed = signing_claims.find_message_digest(self._connection, claim.purpose, asked.group, claim.subject)
+            if signed not in {None, claim.digest}:
+                text = "another transaction was signed for one of its rungs"
+                raise Refused(text, code="RUNG_SIGNED", rule="V64", remedy="see `peg explain`")
+            signing_claims.insert_message_claim(self._connection, asked.group, claim, asked.height)
 
     def _insert_answer(self, asked: Asked, purpose: Purpose, subject: bytes, response: bytes) -> None:
         group = (asked.group.epoch, asked.group.role.value)

@@ -42,9 +42,24 @@ PAYMENTS: Final = Table("payments", ("burn", "intent", "spender", "source", "hei
 MESSAGES: Final = Table("messages", ("purpose", "epoch", "role", "subject", "digest", "height"))
 EVIDENCE: Final = Table("evidence", ("session", "request_hash", "request", "height"))
 VOTES: Final = Table("votes", ("height", "block_hash"))
+CEREMONIES: Final = Table("ceremonies", ("epoch", "role", "attempt", "mark"))
+COMPLAINTS: Final = Table("complaints", ("record_id", "epoch", "record"))
+RELEASES: Final = Table("releases", ("session", "header"))
 REVIEWS: Final = Table("reviews", ("session", "subject", "stage", "purpose", "findings", "height"))
 
-_SEALED: Final = (META, SESSIONS, SPENDS, PAYMENTS, MESSAGES, EVIDENCE, REVIEWS, VOTES)
+_SEALED: Final = (
+    META,
+    SESSIONS,
+    SPENDS,
+    PAYMENTS,
+    MESSAGES,
+    EVIDENCE,
+    REVIEWS,
+    VOTES,
+    CEREMONIES,
+    COMPLAINTS,
+    RELEASES,
+)
 
 _CREATE: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL, seal BLOB NOT NULL) STRICT;
@@ -81,7 +96,24 @@ _ADD_VOTES: Final = """
 CREATE TABLE votes (height INTEGER PRIMARY KEY, block_hash BLOB NOT NULL, seal BLOB NOT NULL) STRICT;
 """
 
-SCHEMA: Final = Schema("signing log", 0x4B414F53, (_CREATE, _ADD_VOTES), RESTORE)
+_ADD_CEREMONIES: Final = """
+CREATE TABLE ceremonies (
+    epoch INTEGER NOT NULL, role TEXT NOT NULL, attempt INTEGER NOT NULL, mark TEXT NOT NULL, seal BLOB NOT NULL,
+    PRIMARY KEY (epoch, role, attempt)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE complaints (
+    record_id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, record BLOB NOT NULL, seal BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+_ADD_RELEASES: Final = """
+CREATE TABLE releases (
+    session BLOB PRIMARY KEY, header BLOB NOT NULL, seal BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sessions_by_subject ON sessions (subject);
+"""
+
+SCHEMA: Final = Schema("signing log", 0x4B414F53, (_CREATE, _ADD_VOTES, _ADD_CEREMONIES, _ADD_RELEASES), RESTORE)
 
 
 def insert_row(

@@ -10,6 +10,8 @@ from pegin.model import BuiltTransaction
 from pegin.review import rebuild_transfer, review_transfer
 from pegout.build import build_payout
 from pegout.review import rebuild_payout, review_payout
+from slashing.recovery.build import build_recovery
+from slashing.recovery.review import rebuild_recovery, review_recovery
 from smpc.protocol.facts import Facts, LedgerView, Proposal
 from smpc.protocol.intents import Intent, IntentChoice, IntentInput, IntentKind
 from smpc.protocol.ledger import Ledger
@@ -28,6 +30,8 @@ def rebuild(ledger: Ledger, choice: IntentChoice, known: Iterable[IntentInput]) 
             return build_payout(ledger, choice, known)
         case IntentKind.SWEEP:
             return build_sweep(ledger, choice, known)
+        case IntentKind.RECOVERY:
+            return build_recovery(ledger, choice, known)
     assert_never(choice.kind)
 
 
@@ -40,6 +44,8 @@ def review_spend(stage: Stage, ledger: Ledger, facts: Facts, proposal: Proposal)
             return review_payout(stage, ledger, facts, proposal)
         case IntentKind.SWEEP:
             return review_sweep(stage, ledger, facts, proposal)
+        case IntentKind.RECOVERY:
+            return review_recovery(stage, ledger, facts, proposal)
     assert_never(proposal.intent.kind)
 
 
@@ -52,6 +58,8 @@ def rebuild_spend(ledger: Ledger, facts: Facts, intent: Intent) -> BuiltTransact
             return rebuild_payout(ledger, intent)
         case IntentKind.SWEEP:
             return rebuild_sweep(ledger, intent)
+        case IntentKind.RECOVERY:
+            return rebuild_recovery(ledger, intent)
     assert_never(intent.kind)
 
 

@@ -10,13 +10,16 @@ import grpc.aio
 
 from pegbridge.v1 import participant_pb2, participant_pb2_grpc
 from smpc.errors import BridgeError, InvalidInput
+from smpc.node.burial_watch import BurialWatch
 from smpc.node.ports import BitcoinNode
 from smpc.params import PROTOCOL_VERSION
 from smpc.participant.review_log import StoredReview
+from smpc.participant.service_desk import ServiceDesk
 from smpc.participant.shares import ShareRing
 from smpc.participant.signer import Signer
 from smpc.participant.signing_log import SigningLog
 from smpc.protocol.ledger import Ledger
+from smpc.wire.participant import from_served_request, to_served_response
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -36,6 +39,8 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         node: BitcoinNode,
         view: Callable[[], Ledger],
         paused: Collection[str],
+        burials: BurialWatch,
+        service: ServiceDesk,
     ) -> None:
         self._ring = ring
         self._signer = signer
@@ -43,6 +48,8 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         self._node = node
         self._view = view
         self._paused = tuple(sorted(paused))
+        self._burials = burials
+        self._service = service
 
     async def Status(  # noqa: N802
         self, request: participant_pb2.StatusRequest, context: Context
@@ -51,6 +58,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         del request, context
         ledger = self._view()
         btc_height, problem = await self._inspect_bitcoin(ledger)
+        doubt = "" if problem else await self._inspect_burials(ledger)
         sessions, refusals = await asyncio.to_thread(self._count)
         return participant_pb2.StatusResponse(
             identity_key=self._ring.identity,
@@ -69,7 +77,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
             shares_released=sessions,
             refusals=refusals,
             paused=self._paused,
-            not_ready_reason=problem,
+            not_ready_reason=problem or doubt,
         )
 
     async def Explain(  # noqa: N802
@@ -83,9 +91,16 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         return participant_pb2.ExplainResponse(checks=[check for it in reversed(reviews) for check in _to_checks(it)])
 
     async def Ping(self, request: participant_pb2.PingRequest, context: Context) -> participant_pb2.PingResponse:  # noqa: N802
-        """Answer at once."""
+        """Answer at once, under the identity key."""
         del context
-        return participant_pb2.PingResponse(nonce=request.nonce)
+        signature = self._service.sign_ping(self._view().params.network, request.nonce)
+        return participant_pb2.PingResponse(nonce=request.nonce, signature=signature)
+
+    async def Served(self, request: participant_pb2.ServedRequest, context: Context) -> participant_pb2.ServedResponse:  # noqa: N802
+        """Answer what this member did about an intent or a due sweep; InvalidInput when it is no such member."""
+        del context
+        question = from_served_request(request, self._view().params.network)
+        return to_served_response(await self._service.answer(question))
 
     async def _inspect_bitcoin(self, ledger: Ledger) -> tuple[int, str]:
         """Return my node's height and why it cannot be relied on, empty when it can."""
@@ -96,6 +111,14 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         if tip.chain is not ledger.params.network:
             return tip.height, f"bitcoind is on {tip.chain}"
         return tip.height, "" if tip.is_synced else "bitcoind is behind"
+
+    async def _inspect_burials(self, ledger: Ledger) -> str:
+        """Return why my two chains do not go together, by its fixed name and in words; empty when they do (V24)."""
+        try:
+            report = await self._burials.look(ledger)
+        except BridgeError as error:
+            return f"bitcoind: {error.message}"
+        return f"{report.reason}: {report.describe()}" if report.reason else ""
 
     def _count(self) -> tuple[int, int]:
         return self._log.count_sessions(), self._log.count_refusals()

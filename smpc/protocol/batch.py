@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from smpc.protocol.arming_records import ArmingRecorded
 from smpc.protocol.batch_events import (
     AskBooking,
+    AskCosigners,
     AskDeath,
     AskEndorsements,
     AskValidators,
     AskWithdrawal,
-    AskWitnesses,
     BatchEffect,
     BlocksPassed,
     BookingFound,
     BookingRefused,
     BookingSigned,
     BroadcastTransaction,
+    CosignersSigned,
     EndorsementsGathered,
     EndorsementsRefused,
     InputsLost,
@@ -46,8 +48,8 @@ from smpc.protocol.batch_events import (
     TransactionUnmined,
     ValidatorsSigned,
     WindowPassed,
-    WitnessesSigned,
 )
+from smpc.protocol.codec import ADDED
 from smpc.protocol.intents import Booking, Endorsement, Intent
 from smpc.protocol.machine import Machine, Row
 from smpc.types import BtcHeight, IntentId, KaonHeight, Signature
@@ -57,7 +59,7 @@ class BatchState(enum.StrEnum):
     """Where a batch stands."""
 
     PLANNED = "planned"
-    """Built; V and W are asked to endorse it."""
+    """Built; V and W (of a recovery V and E) are asked to endorse it, and E to arm it."""
     ENDORSED = "endorsed"
     """Enough endorsed it; it is being submitted to the consensus layer."""
     RECORDED = "recorded"
@@ -65,7 +67,7 @@ class BatchState(enum.StrEnum):
     WINDOW_OVER = "window_over"
     """V is asked to sign."""
     VALIDATORS_SIGNED = "validators_signed"
-    """W is asked to sign."""
+    """W is asked to sign, or E where it is a recovery: the cosigners."""
     SIGNED = "signed"
     """Complete; to be broadcast."""
     BROADCAST = "broadcast"
@@ -98,7 +100,8 @@ class Batch:
     endorsements: tuple[Endorsement, ...] = ()
     recorded: KaonHeight | None = None
     validator_signatures: tuple[Signature, ...] = ()
-    witness_signatures: tuple[Signature, ...] = ()
+    cosigner_signatures: tuple[Signature, ...] = ()
+    """W's; E's where it is a recovery."""
     signed_tx: bytes = b""
     """The complete transaction; empty until both groups signed."""
     bump_from: BtcHeight | None = None
@@ -110,6 +113,10 @@ class Batch:
     replaced_by: IntentId | None = None
     note: str = ""
     """Why it waits or ended, for people."""
+    refusals: int = field(default=0, metadata=ADDED)
+    """How often the group whose turn it is refused for good (`smpc.protocol.batch_patience`)."""
+    armings: tuple[ArmingRecorded, ...] = field(default=(), metadata=ADDED)
+    """What is recorded just before the intent."""
 
     @property
     def intent_id(self) -> IntentId:
@@ -120,7 +127,7 @@ class Batch:
 _S = BatchState
 _RESUMED: Final = (_S.RECORDED, _S.VALIDATORS_SIGNED, _S.SIGNED)
 """Where a standing intent goes on from, by what it has in hand."""
-_RESUME_EFFECTS: Final = (AskWitnesses, BroadcastTransaction)
+_RESUME_EFFECTS: Final = (AskCosigners, BroadcastTransaction)
 
 
 def _list_unmined_rows(state: BatchState) -> tuple[Row, ...]:
@@ -161,13 +168,13 @@ _ROWS: Final = (
     Row(_S.RECORDED, IntentLost, (_S.ENDORSED,), (SubmitIntent,)),
     Row(_S.RECORDED, BlocksPassed, (_S.RECORDED,)),
     *_list_unmined_rows(_S.WINDOW_OVER),
-    Row(_S.WINDOW_OVER, ValidatorsSigned, (_S.VALIDATORS_SIGNED,), (AskWitnesses,)),
+    Row(_S.WINDOW_OVER, ValidatorsSigned, (_S.VALIDATORS_SIGNED,), (AskCosigners,)),
     Row(_S.WINDOW_OVER, SigningRefused, (_S.WINDOW_OVER,), (AskWithdrawal, PlanBump)),
     Row(_S.WINDOW_OVER, BlocksPassed, (_S.WINDOW_OVER,), (AskValidators,)),
     *_list_unmined_rows(_S.VALIDATORS_SIGNED),
-    Row(_S.VALIDATORS_SIGNED, WitnessesSigned, (_S.SIGNED,), (BroadcastTransaction,)),
+    Row(_S.VALIDATORS_SIGNED, CosignersSigned, (_S.SIGNED,), (BroadcastTransaction,)),
     Row(_S.VALIDATORS_SIGNED, SigningRefused, (_S.VALIDATORS_SIGNED,), (PlanBump,)),
-    Row(_S.VALIDATORS_SIGNED, BlocksPassed, (_S.VALIDATORS_SIGNED,), (AskWitnesses,)),
+    Row(_S.VALIDATORS_SIGNED, BlocksPassed, (_S.VALIDATORS_SIGNED,), (AskCosigners,)),
     *_list_unmined_rows(_S.SIGNED),
     Row(_S.SIGNED, TransactionSent, (_S.BROADCAST,)),
     Row(_S.SIGNED, BlocksPassed, (_S.SIGNED,), (BroadcastTransaction, PlanBump)),
@@ -210,7 +217,7 @@ EFFECT_OF: Final[Mapping[BatchState, Callable[[IntentId], BatchEffect]]] = {
     _S.PLANNED: AskEndorsements,
     _S.ENDORSED: SubmitIntent,
     _S.WINDOW_OVER: AskValidators,
-    _S.VALIDATORS_SIGNED: AskWitnesses,
+    _S.VALIDATORS_SIGNED: AskCosigners,
     _S.SIGNED: BroadcastTransaction,
     _S.BURIED: AskBooking,
     _S.BOOKING_SIGNED: SubmitBooking,

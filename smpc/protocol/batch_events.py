@@ -6,8 +6,10 @@ may be carried out more than once. All have canonical bytes (`smpc.protocol.code
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from smpc.protocol.arming_records import ArmingRecorded
+from smpc.protocol.codec import ADDED
 from smpc.protocol.intents import Booking, Endorsement
 from smpc.protocol.ledger_state import IntentStatus
 from smpc.types import BtcHeight, IntentId, KaonHeight, Outpoint, Role, Signature, Txid
@@ -19,6 +21,8 @@ class EndorsementsGathered:
 
     endorsements: tuple[Endorsement, ...]
     kaon_height: KaonHeight
+    armings: tuple[ArmingRecorded, ...] = field(default=(), metadata=ADDED)
+    """What E pre-signed meanwhile, to be recorded before the intent; empty where nothing is armed, or all is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,8 @@ class ValidatorsSigned:
 
 
 @dataclass(frozen=True, slots=True)
-class WitnessesSigned:
-    """W signed every input; the transaction is complete and verified."""
+class CosignersSigned:
+    """W, or E of a recovery, signed every input; the transaction is complete and verified."""
 
     signatures: tuple[Signature, ...]
     signed_tx: bytes
@@ -79,12 +83,14 @@ class WitnessesSigned:
 
 @dataclass(frozen=True, slots=True)
 class SigningRefused:
-    """So many of a group refused for good that it will not sign; the intent must be withdrawn."""
+    """So many of a group refused for good that it will not sign, unless what they refused for heals."""
 
     role: Role
     rule: str
     message: str
     kaon_height: KaonHeight
+    refund_opens: BtcHeight | None = field(default=None, metadata=ADDED)
+    """The first Bitcoin block that may hold the refund of one of its deposits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +200,13 @@ class InputsLost:
 
 @dataclass(frozen=True, slots=True)
 class InputSpent:
-    """Another transaction spent an input and is buried."""
+    """Another transaction spent an input, or what an ancestor of one needs, and is buried."""
 
     outpoint: Outpoint
     spender: Txid
     kaon_height: KaonHeight
+    path: tuple[bytes, ...] = field(default=(), metadata=ADDED)
+    """From the transaction that creates the input up to the ancestor (`smpc.protocol.ancestry`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +225,7 @@ BatchEvent = (
     | IntentLost
     | WindowPassed
     | ValidatorsSigned
-    | WitnessesSigned
+    | CosignersSigned
     | SigningRefused
     | TransactionSent
     | TransactionDropped
@@ -262,8 +270,8 @@ class AskValidators:
 
 
 @dataclass(frozen=True, slots=True)
-class AskWitnesses:
-    """Run a signing round with W, showing V's signatures."""
+class AskCosigners:
+    """Run a signing round with W, or with E where it is a recovery, showing V's signatures."""
 
     intent: IntentId
 
@@ -282,6 +290,7 @@ class AskDeath:
     intent: IntentId
     outpoint: Outpoint
     spender: Txid
+    path: tuple[bytes, ...] = field(default=(), metadata=ADDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +325,7 @@ BatchEffect = (
     AskEndorsements
     | SubmitIntent
     | AskValidators
-    | AskWitnesses
+    | AskCosigners
     | AskWithdrawal
     | AskDeath
     | BroadcastTransaction

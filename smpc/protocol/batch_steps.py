@@ -9,8 +9,9 @@ from typing import Any, Final
 from smpc.protocol import batch_events as events
 from smpc.protocol.batch import BATCH, UNRECORDED, Batch, BatchState, find_due_effect
 from smpc.protocol.batch_events import BatchEffect, BatchEvent
+from smpc.protocol.batch_patience import can_be_withdrawn, describe_refusal, is_replacement_due
 from smpc.protocol.batch_view import describe_loss, is_bump_due, is_patience_over
-from smpc.protocol.intents import Intent, IntentKind
+from smpc.protocol.intents import Intent
 from smpc.protocol.ledger_state import IntentEntry, IntentStatus
 from smpc.protocol.machine import Transition
 from smpc.types import KaonHeight
@@ -58,7 +59,7 @@ def _resume(batch: Batch, height: KaonHeight, **changes: Any) -> Transition[Batc
 
 
 def _on_endorsed(batch: Batch, event: events.EndorsementsGathered) -> Transition[Batch]:
-    return _enter(batch, _S.ENDORSED, event.kaon_height, endorsements=event.endorsements)
+    return _enter(batch, _S.ENDORSED, event.kaon_height, endorsements=event.endorsements, armings=event.armings)
 
 
 def _on_refused(batch: Batch, event: events.EndorsementsRefused) -> Transition[Batch]:
@@ -82,24 +83,26 @@ def _on_window(batch: Batch, event: events.WindowPassed) -> Transition[Batch]:
 
 
 def _on_validators(batch: Batch, event: events.ValidatorsSigned) -> Transition[Batch]:
-    return _enter(batch, _S.VALIDATORS_SIGNED, event.kaon_height, validator_signatures=event.signatures)
+    return _enter(batch, _S.VALIDATORS_SIGNED, event.kaon_height, validator_signatures=event.signatures, refusals=0)
 
 
-def _on_witnesses(batch: Batch, event: events.WitnessesSigned) -> Transition[Batch]:
+def _on_cosigners(batch: Batch, event: events.CosignersSigned) -> Transition[Batch]:
     height, signed = event.kaon_height, event.signed_tx
-    return _enter(batch, _S.SIGNED, height, witness_signatures=event.signatures, signed_tx=signed)
+    return _enter(batch, _S.SIGNED, height, cosigner_signatures=event.signatures, signed_tx=signed, refusals=0)
 
 
 def _on_signing_refused(batch: Batch, event: events.SigningRefused) -> Transition[Batch]:
-    """Ask for a withdrawal, and for a replacement of a transfer, which may leave out the deposit that was refused.
+    """Ask for a withdrawal, and for a replacement where one heals what was refused; the group is asked again later.
 
-    Once V signed, nobody can promise any more that the transaction is never mined: then there is no withdrawal.
+    Once V signed, nobody can promise any more that the transaction is never mined: then there is no withdrawal. Nor of
+    a recovery, whose W is gone.
     """
-    noted = replace(batch, note=f"{event.role} refuses: {event.rule}: {event.message}", asked=event.kaon_height)
+    counted = replace(batch, refusals=batch.refusals + 1, asked=event.kaon_height)
+    noted = replace(counted, note=describe_refusal(counted, event))
     effects: list[BatchEffect] = []
-    if batch.state is _S.WINDOW_OVER:
+    if can_be_withdrawn(batch):
         effects.append(events.AskWithdrawal(batch.intent_id))
-    if batch.intent.kind is IntentKind.TRANSFER and len(batch.intent.inputs) > 1:
+    if is_replacement_due(noted, event.rule):
         effects.append(events.PlanBump(batch.intent_id))
     return Transition(noted, tuple(effects))
 
@@ -166,8 +169,9 @@ def _on_inputs_lost(batch: Batch, event: events.InputsLost) -> Transition[Batch]
 
 
 def _on_input_spent(batch: Batch, event: events.InputSpent) -> Transition[Batch]:
-    asked = replace(batch, asked=event.kaon_height, note=f"another transaction spent input {event.outpoint}")
-    return Transition(asked, (events.AskDeath(batch.intent_id, event.outpoint, event.spender),))
+    what = f"{event.outpoint}, which an ancestor of an input needs" if event.path else f"input {event.outpoint}"
+    asked = replace(batch, asked=event.kaon_height, note=f"another transaction spent {what}")
+    return Transition(asked, (events.AskDeath(batch.intent_id, event.outpoint, event.spender, event.path),))
 
 
 def _on_blocks(batch: Batch, event: events.BlocksPassed) -> Transition[Batch]:
@@ -195,7 +199,7 @@ _STEPS: Final[Mapping[type, Callable[[Batch, Any], Transition[Batch]]]] = {
     events.IntentLost: _on_lost,
     events.WindowPassed: _on_window,
     events.ValidatorsSigned: _on_validators,
-    events.WitnessesSigned: _on_witnesses,
+    events.CosignersSigned: _on_cosigners,
     events.SigningRefused: _on_signing_refused,
     events.TransactionSent: _on_sent,
     events.TransactionDropped: _on_dropped,

@@ -7,13 +7,12 @@ from typing import Final
 
 from smpc.params import find_preset
 from smpc.protocol import batch_events as events
+from smpc.protocol.ancestry import ForeignSpend
 from smpc.protocol.batch import BATCH, EFFECT_OF, UNRECORDED, Batch, BatchState
 from smpc.protocol.batch_events import BatchEvent
+from smpc.protocol.batch_patience import RETRY_BLOCKS, compute_retry
 from smpc.protocol.ledger_state import IntentStatus
-from smpc.types import BtcHeight, IntentId, KaonHeight, Outpoint, Txid
-
-RETRY_BLOCKS: Final = 4
-"""Consensus-layer blocks after which what was asked and not answered is asked again."""
+from smpc.types import BtcHeight, IntentId, KaonHeight, Outpoint
 
 _S = BatchState
 _MINED: Final = frozenset({_S.CONFIRMED, _S.BURIED, _S.BOOKING_SIGNED})
@@ -37,8 +36,8 @@ class BatchView:
     """How deep it must be to be booked (`pegin.bookings.compute_booking_depth`)."""
     lost_input: Outpoint | None = None
     """An input that is on the best chain no more and unspent by any block."""
-    spent_input: tuple[Outpoint, Txid] | None = None
-    """An input that a transaction of no recorded intent spent, `confirmations` deep."""
+    spent_input: ForeignSpend | None = None
+    """What a transaction of no recorded intent spent, `confirmations` deep: an input, or what an ancestor needs."""
 
     @property
     def confirmations(self) -> int:
@@ -113,7 +112,7 @@ def _find_chain_event(batch: Batch, view: BatchView) -> BatchEvent | None:
 def _find_unmined_event(batch: Batch, view: BatchView) -> BatchEvent | None:
     at = view.kaon_height
     if view.spent_input is not None and at - batch.asked >= RETRY_BLOCKS:
-        return events.InputSpent(*view.spent_input, at)
+        return events.InputSpent(view.spent_input.outpoint, view.spent_input.spender, at, view.spent_input.path)
     if view.lost_input is not None and batch.note != describe_loss(view.lost_input):
         return events.InputsLost(view.lost_input, at)
     if batch.state is _S.RECORDED and view.is_window_over:
@@ -128,7 +127,7 @@ def _find_unmined_event(batch: Batch, view: BatchView) -> BatchEvent | None:
 def _find_silence(batch: Batch, view: BatchView) -> BatchEvent | None:
     """Let time count only where something is asked for again or given up."""
     asks = batch.state in EFFECT_OF or (batch.state is _S.BOOKED and bool(batch.signed_tx))
-    overdue = asks and view.kaon_height - batch.asked >= RETRY_BLOCKS
+    overdue = asks and view.kaon_height - batch.asked >= compute_retry(batch)
     given_up = batch.state in UNRECORDED and is_patience_over(batch, view.kaon_height)
     if overdue or given_up or is_bump_due(batch, view.btc_height):
         return events.BlocksPassed(view.kaon_height, view.btc_height)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from smpc import types as units
 from smpc.errors import InvalidInput
@@ -51,18 +52,21 @@ _LENGTHS: Final[dict[object, int]] = {
 
 def encode(value: object) -> bytes:
     """Return the canonical bytes of a frozen dataclass; ValueError for an integer outside u64."""
-    if not dataclasses.is_dataclass(value):
-        raise TypeError(f"only dataclasses have canonical bytes, got {type(value).__name__}")
     cls = cast("type[Any]", type(value))
-    hints = _hints(cls)
+    fields = _find_fields(cls)
     if _count_added(cls):
-        hints = hints[: _count_present(cls, value)]
-    return b"".join(_field(_content(getattr(value, name), hint)) for name, hint in hints)
+        fields = fields[: _count_present(cls, value)]
+    parts: list[bytes] = []
+    for field in fields:
+        content = field.encode(getattr(value, field.name))
+        parts += (len(content).to_bytes(4, "big"), content)
+    return b"".join(parts)
 
 
 def encode_variant(value: object) -> bytes:
     """Return the bytes of one variant of a union: its class name, then its canonical bytes."""
-    return _field(type(value).__name__.encode()) + _field(encode(value))
+    name, content = type(value).__name__.encode(), encode(value)
+    return b"".join((len(name).to_bytes(4, "big"), name, len(content).to_bytes(4, "big"), content))
 
 
 def decode(cls: type[T], data: bytes) -> T:
@@ -79,19 +83,35 @@ def decode_variant(union: object, data: bytes) -> Any:
     return _decode_variant(typing.get_args(union), data, 0)
 
 
-def _field(content: bytes) -> bytes:
-    return len(content).to_bytes(4, "big") + content
+_Encoder: TypeAlias = Callable[[Any], bytes]
+_Decoder: TypeAlias = Callable[[bytes, int, str], Any]
+"""Takes the content, how deep it lies, and what it is called in an error."""
 
 
-_HINTS: Final[dict[type[Any], tuple[tuple[str, Any], ...]]] = {}
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Field:
+    """How one field of a class is written and read: type hints are interpreted once, not at every message."""
+
+    name: str
+    label: str
+    encode: _Encoder
+    decode: _Decoder
 
 
-def _hints(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
-    known = _HINTS.get(cls)
+_FIELDS: Final[dict[type[Any], tuple[_Field, ...]]] = {}
+
+
+def _find_fields(cls: type[Any]) -> tuple[_Field, ...]:
+    known = _FIELDS.get(cls)
     if known is None:
+        if not dataclasses.is_dataclass(cls):
+            raise TypeError(f"only dataclasses have canonical bytes, got {cls.__name__}")
         hints = typing.get_type_hints(cls)
-        known = tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
-        _HINTS[cls] = known
+        known = tuple(
+            _Field(name, f"{cls.__name__}.{name}", _build_encoder(hints[name]), _build_decoder(hints[name]))
+            for name in (field.name for field in dataclasses.fields(cls))
+        )
+        _FIELDS[cls] = known
     return known
 
 
@@ -118,8 +138,6 @@ def _count_added(cls: type[Any]) -> int:
 
 def _count_present(cls: type[Any], value: object) -> int:
     """Return how many fields have bytes: all but the last added ones that hold their defaults."""
-    if not _count_added(cls):
-        return len(_hints(cls))
     fields = dataclasses.fields(cls)
     present = len(fields)
     while _is_added(fields[present - 1]) and _has_default(fields[present - 1], value):
@@ -133,25 +151,42 @@ def _base(hint: Any) -> Any:
     return hint
 
 
-_UNIONS: Final[dict[Any, bool]] = {}
-
-
 def _is_union(hint: Any) -> bool:
-    known = _UNIONS.get(hint)
-    if known is None:
-        known = typing.get_origin(hint) in {types.UnionType, typing.Union}
-        _UNIONS[hint] = known
-    return known
+    return typing.get_origin(hint) in {types.UnionType, typing.Union}
 
 
-def _content(value: Any, hint: Any) -> bytes:
+def _optional(hint: Any) -> Any:
+    """Return what `X | None` holds; None for a union of dataclasses."""
+    args = typing.get_args(hint)
+    if type(None) not in args:
+        return None
+    (inner,) = (arg for arg in args if arg is not type(None))
+    return inner
+
+
+def _item_hint(hint: Any) -> Any:
+    """Return what a tuple of any length holds; None for one of fixed length."""
+    args = typing.get_args(hint)
+    return args[0] if len(args) == 2 and args[1] is Ellipsis else None
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def _build_encoder(hint: Any) -> _Encoder:
     if _is_union(hint):
-        return _union_content(value, hint)
+        inner = _optional(hint)
+        return encode_variant if inner is None else functools.partial(_encode_optional, _build_encoder(inner))
     base = _base(hint)
     if typing.get_origin(base) is tuple:
-        return _tuple_content(value, base)
-    if dataclasses.is_dataclass(base):
-        return encode(value)
+        item = _item_hint(base)
+        if item is not None:
+            return functools.partial(_encode_items, _build_encoder(item))
+        return functools.partial(_encode_tuple, tuple(map(_build_encoder, typing.get_args(base))))
+    return encode if dataclasses.is_dataclass(base) else _encode_simple
+
+
+def _encode_simple(value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
@@ -163,111 +198,140 @@ def _content(value: Any, hint: Any) -> bytes:
     raise TypeError(f"no canonical bytes for {type(value).__name__}")
 
 
-def _union_content(value: Any, hint: Any) -> bytes:
-    if type(None) not in typing.get_args(hint):
-        return encode_variant(value)
-    if value is None:
-        return (0).to_bytes(8, "big")
-    inner = _optional(hint)
-    return (1).to_bytes(8, "big") + _field(_content(value, inner))
+def _encode_optional(encoder: _Encoder, value: Any) -> bytes:
+    return (0).to_bytes(8, "big") if value is None else _join([encoder(value)])
 
 
-def _optional(hint: Any) -> Any:
-    (inner,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
-    return inner
+def _encode_items(encoder: _Encoder, value: Any) -> bytes:
+    return _join([encoder(item) for item in value])
 
 
-def _item_hints(hint: Any, count: int) -> tuple[Any, ...]:
-    args = typing.get_args(hint)
-    if len(args) == 2 and args[1] is Ellipsis:
-        return (args[0],) * count
-    return args
+def _encode_tuple(encoders: tuple[_Encoder, ...], value: Any) -> bytes:
+    return _join([encoder(item) for encoder, item in zip(encoders, value, strict=True)])
 
 
-def _tuple_content(value: Any, hint: Any) -> bytes:
-    items = b"".join(
-        _field(_content(item, inner)) for item, inner in zip(value, _item_hints(hint, len(value)), strict=True)
-    )
-    return len(value).to_bytes(8, "big") + items
+def _join(contents: list[bytes]) -> bytes:
+    parts = [len(contents).to_bytes(8, "big")]
+    for content in contents:
+        parts += (len(content).to_bytes(4, "big"), content)
+    return b"".join(parts)
 
 
-def _split(data: bytes, what: str) -> list[bytes]:
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def _build_decoder(hint: Any) -> _Decoder:
+    if _is_union(hint):
+        inner = _optional(hint)
+        if inner is None:
+            return functools.partial(_decode_union, typing.get_args(hint))
+        return functools.partial(_decode_optional, _build_decoder(inner))
+    decoder, length = _build_plain_decoder(_base(hint)), _LENGTHS.get(hint)
+    return decoder if length is None else functools.partial(_decode_exactly, length, decoder)
+
+
+def _build_plain_decoder(base: Any) -> _Decoder:
+    if typing.get_origin(base) is tuple:
+        item = _item_hint(base)
+        if item is not None:
+            return functools.partial(_decode_items, _build_decoder(item))
+        return functools.partial(_decode_tuple, tuple(map(_build_decoder, typing.get_args(base))))
+    if dataclasses.is_dataclass(base):
+        return functools.partial(_decode_nested, cast("type[Any]", base))
+    if base is bytes:
+        return _decode_bytes
+    if isinstance(base, type) and issubclass(base, str):
+        return functools.partial(_decode_text, base)
+    return functools.partial(_decode_integer, base)
+
+
+def _split(data: bytes, what: str, at: int = 0) -> list[bytes]:
+    """Split the fields from `at` on."""
     parts: list[bytes] = []
-    at = 0
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        if at + 4 + length > len(data):
+    end = len(data)
+    while at < end:
+        start = at + 4
+        at = start + int.from_bytes(data[at:start], "big")
+        if at > end:
             raise InvalidInput(f"{what}: a field runs past the end")
-        parts.append(data[at + 4 : at + 4 + length])
-        at += 4 + length
+        parts.append(data[start:at])
     return parts
 
 
-def _decode_dataclass(cls: type[Any], data: bytes, depth: int) -> Any:
+def _decode_dataclass(cls: type[Any], data: bytes, depth: int, at: int = 0) -> Any:
     if depth > MAX_DEPTH:
         raise InvalidInput(f"{cls.__name__}: nested too deeply")
-    hints = _hints(cls)
-    parts = _split(data, cls.__name__)
-    if not len(hints) - _count_added(cls) <= len(parts) <= len(hints):
-        raise InvalidInput(f"{cls.__name__}: {len(parts)} fields, expected {len(hints)}")
-    values = {
-        name: _decode_value(part, hint, depth + 1, f"{cls.__name__}.{name}")
-        for part, (name, hint) in zip(parts, hints, strict=False)
-    }
-    value = cls(**values)
-    if _count_added(cls) and _count_present(cls, value) != len(parts):
+    fields, added = _find_fields(cls), _count_added(cls)
+    parts = _split(data, cls.__name__, at)
+    if not len(fields) - added <= len(parts) <= len(fields):
+        raise InvalidInput(f"{cls.__name__}: {len(parts)} fields, expected {len(fields)}")
+    value = cls(
+        **{field.name: field.decode(part, depth + 1, field.label) for part, field in zip(parts, fields, strict=False)}
+    )
+    if added and _count_present(cls, value) != len(parts):
         raise InvalidInput(f"{cls.__name__}: a default is spelt out")
     return value
 
 
+def _decode_nested(cls: type[Any], data: bytes, depth: int, _what: str) -> Any:
+    return _decode_dataclass(cls, data, depth)
+
+
 def _decode_variant(classes: tuple[Any, ...], data: bytes, depth: int) -> Any:
-    parts = _split(data, "variant")
-    if len(parts) != 2:
+    # The content is not cut out before its fields are: it may be the nonces of five hundred inputs.
+    middle = 4 + int.from_bytes(data[:4], "big")
+    start = middle + 4
+    if start > len(data) or start + int.from_bytes(data[middle:start], "big") != len(data):
         raise InvalidInput("variant: expected a name and a content")
+    name = data[4:middle]
     for cls in classes:
-        if cls.__name__.encode() == parts[0]:
-            return _decode_dataclass(cls, parts[1], depth)
-    raise InvalidInput(f"unknown variant {parts[0][:40]!r}")
+        if cls.__name__.encode() == name:
+            return _decode_dataclass(cls, data, depth, start)
+    raise InvalidInput(f"unknown variant {name[:40]!r}")
 
 
-def _decode_value(data: bytes, hint: Any, depth: int, what: str) -> Any:
-    if _is_union(hint):
-        return _decode_union(data, hint, depth, what)
-    length = _LENGTHS.get(hint)
-    if length is not None and len(data) != length:
-        raise InvalidInput(f"{what}: {len(data)} bytes, expected {length}")
-    base = _base(hint)
-    if typing.get_origin(base) is tuple:
-        return _decode_tuple(data, base, depth, what)
-    if dataclasses.is_dataclass(base):
-        return _decode_dataclass(cast("type[Any]", base), data, depth)
-    if base is bytes:
-        return data
-    if isinstance(base, type) and issubclass(base, str):
-        return _decode_text(data, base, what)
-    return _decode_integer(data, base, what)
+def _decode_union(classes: tuple[Any, ...], data: bytes, depth: int, _what: str) -> Any:
+    return _decode_variant(classes, data, depth)
 
 
-def _decode_union(data: bytes, hint: Any, depth: int, what: str) -> Any:
-    if type(None) not in typing.get_args(hint):
-        return _decode_variant(typing.get_args(hint), data, depth)
-    count = int.from_bytes(data[:8], "big")
-    parts = _split(data[8:], what)
-    if len(data) < 8 or count != len(parts) or count > 1:
+def _split_items(data: bytes, what: str) -> list[bytes] | None:
+    """Split what follows a count; None when the count is another."""
+    parts = _split(data, what, 8)
+    return parts if len(data) >= 8 and int.from_bytes(data[:8], "big") == len(parts) else None
+
+
+def _decode_optional(decoder: _Decoder, data: bytes, depth: int, what: str) -> Any:
+    parts = _split_items(data, what)
+    if parts is None or len(parts) > 1:
         raise InvalidInput(f"{what}: not an optional value")
-    return _decode_value(parts[0], _optional(hint), depth, what) if parts else None
+    return decoder(parts[0], depth, what) if parts else None
 
 
-def _decode_tuple(data: bytes, hint: Any, depth: int, what: str) -> tuple[Any, ...]:
-    count = int.from_bytes(data[:8], "big")
-    parts = _split(data[8:], what)
-    hints = _item_hints(hint, len(parts))
-    if len(data) < 8 or count != len(parts) or len(hints) != len(parts):
+def _decode_items(decoder: _Decoder, data: bytes, depth: int, what: str) -> tuple[Any, ...]:
+    parts = _split_items(data, what)
+    if parts is None:
         raise InvalidInput(f"{what}: wrong number of items")
-    return tuple(_decode_value(part, inner, depth, what) for part, inner in zip(parts, hints, strict=True))
+    return tuple([decoder(part, depth, what) for part in parts])
 
 
-def _decode_text(data: bytes, base: type[str], what: str) -> str:
+def _decode_tuple(decoders: tuple[_Decoder, ...], data: bytes, depth: int, what: str) -> tuple[Any, ...]:
+    parts = _split_items(data, what)
+    if parts is None or len(parts) != len(decoders):
+        raise InvalidInput(f"{what}: wrong number of items")
+    return tuple([decoder(part, depth, what) for decoder, part in zip(decoders, parts, strict=True)])
+
+
+def _decode_exactly(length: int, decoder: _Decoder, data: bytes, depth: int, what: str) -> Any:
+    if len(data) != length:
+        raise InvalidInput(f"{what}: {len(data)} bytes, expected {length}")
+    return decoder(data, depth, what)
+
+
+def _decode_bytes(data: bytes, _depth: int, _what: str) -> bytes:
+    return data
+
+
+def _decode_text(base: type[str], data: bytes, _depth: int, what: str) -> str:
     try:
         text = data.decode()
         return base(text) if issubclass(base, enum.Enum) else text
@@ -275,7 +339,7 @@ def _decode_text(data: bytes, base: type[str], what: str) -> str:
         raise InvalidInput(f"{what}: not a valid {base.__name__}") from None
 
 
-def _decode_integer(data: bytes, base: Any, what: str) -> int | bool:
+def _decode_integer(base: Any, data: bytes, _depth: int, what: str) -> int | bool:
     value = int.from_bytes(data, "big")
     if len(data) != 8 or (base is bool and value > 1):
         raise InvalidInput(f"{what}: not a canonical integer")

@@ -45,12 +45,30 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
+class Successor:
+    """Who takes the place of a member that is proven at fault, and how strictly he was drawn."""
+
+    identity: IdentityKey
+    bound: int
+    """How many members the group may share with any one group of the epochs beside it."""
+    strict_bound: int
+    """`n - t`; a larger `bound` means that the rule was relaxed, which every surface says."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Rules:
     stakes: Mapping[IdentityKey, int]
-    total_stake: int
+    """Of everybody who may be drawn."""
+    weights: Mapping[IdentityKey, int]
+    """Of everybody registered."""
     size: int
-    previous: Mapping[Role, frozenset[IdentityKey]]
+    neighbours: tuple[Mapping[Role, frozenset[IdentityKey]], ...]
+    """The groups of the epoch before and, for a successor, of the epoch after."""
     bound: int
+
+    @property
+    def total_stake(self) -> int:
+        return sum(self.stakes.values())
 
 
 def compute_genesis_seed(genesis: KaonHash, epoch: EpochNumber) -> bytes:
@@ -80,22 +98,60 @@ def find_draw(
     `seed` is 32 bytes; `previous` holds the groups of the epoch before. The same arguments give the same draw, in
     whatever order the validators are listed.
     """
-    stakes = {item.identity: item.stake for item in sorted(validators, key=lambda item: item.identity)}
-    stakes = {key: stake for key, stake in stakes.items() if stake > 0 and key not in jailed}
+    weights = _list_weights(validators)
+    stakes = {key: stake for key, stake in weights.items() if stake > 0 and key not in jailed}
     size = compute_group_size(params, len(stakes))
     if size is None:
         return None
-    before = {role: frozenset(keys) for role, keys in previous.items()}
+    neighbours = _list_neighbours(previous)
     strict_bound = size - params.compute_threshold(size)
     redraws = 0
-    for bound in range(strict_bound, size + 1 if before else strict_bound + 1):
-        rules = _Rules(stakes, sum(stakes.values()), size, before, bound)
+    for bound in range(strict_bound, size + 1 if neighbours else strict_bound + 1):
+        rules = _Rules(stakes, weights, size, neighbours, bound)
         for _ in range(REDRAWS):
             members = _draw_all(rules, hash_fields("election-draw", seed, redraws))
             if members is not None:
                 return Draw(members, bound, strict_bound, redraws)
             redraws += 1
     return None
+
+
+def find_successor(
+    validators: Sequence[ValidatorInfo],
+    seed: bytes,
+    role: Role,
+    kept: Sequence[IdentityKey],
+    *,
+    size: int,
+    threshold: int,
+    barred: Collection[IdentityKey],
+    neighbours: Sequence[Mapping[Role, tuple[IdentityKey, ...]]],
+    jailed: Collection[IdentityKey],
+) -> Successor | None:
+    """Draw who joins the members `kept` of a group of `size`, by the rules of every draw; None when nobody may.
+
+    `barred`: everybody in a group of this epoch, and whoever was proven at fault in its ceremonies. `neighbours`: the
+    groups of the epochs before and after, as far as they are drawn. `seed` is 32 bytes, one for each successor.
+    """
+    weights = _list_weights(validators)
+    stakes = {key: stake for key, stake in weights.items() if stake > 0 and key not in jailed}
+    groups = _list_neighbours(*neighbours)
+    strict_bound = size - threshold
+    for bound in range(strict_bound, size + 1 if groups else strict_bound + 1):
+        candidates = _find_candidates(_Rules(stakes, weights, size, groups, bound), role, kept, barred)
+        if candidates:
+            return Successor(_pick(stakes, candidates, seed), bound, strict_bound)
+    return None
+
+
+def _list_weights(validators: Sequence[ValidatorInfo]) -> dict[IdentityKey, int]:
+    return {item.identity: item.stake for item in sorted(validators, key=lambda item: item.identity)}
+
+
+def _list_neighbours(
+    *epochs: Mapping[Role, tuple[IdentityKey, ...]],
+) -> tuple[Mapping[Role, frozenset[IdentityKey]], ...]:
+    return tuple({role: frozenset(keys) for role, keys in groups.items()} for groups in epochs if groups)
 
 
 def _draw_all(rules: _Rules, seed: bytes) -> tuple[tuple[Role, tuple[IdentityKey, ...]], ...] | None:
@@ -126,13 +182,14 @@ def _find_candidates(
     rules: _Rules, role: Role, group: Sequence[IdentityKey], drawn: Collection[IdentityKey]
 ) -> list[IdentityKey]:
     barred = {*group, *drawn}
-    if role is Role.VALIDATOR:
-        barred |= rules.previous.get(Role.VALIDATOR, frozenset())
-    for before in rules.previous.values():
-        if sum(member in before for member in group) >= rules.bound:
-            barred |= before
-    taken = sum(rules.stakes[member] for member in group)
-    return [key for key, stake in rules.stakes.items() if key not in barred and (taken + stake) * 3 < rules.total_stake]
+    for groups in rules.neighbours:
+        if role is Role.VALIDATOR:
+            barred |= groups.get(Role.VALIDATOR, frozenset())
+        for other in groups.values():
+            if sum(member in other for member in group) >= rules.bound:
+                barred |= other
+    taken, total = sum(rules.weights[member] for member in group), rules.total_stake
+    return [key for key, stake in rules.stakes.items() if key not in barred and (taken + stake) * 3 < total]
 
 
 def _pick(stakes: Mapping[IdentityKey, int], candidates: Sequence[IdentityKey], seed: bytes) -> IdentityKey:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from smpc.protocol.ancestry import ForeignSpend, find_path_fault
+from smpc.protocol.end_records import IntentDead, IntentWithdrawn
 from smpc.protocol.facts import EndFacts, LedgerView, ReadyFacts
 from smpc.protocol.ledger_state import IntentEntry
 from smpc.protocol.pod_messages import DeadSubject, ReadySubject, WithdrawalSubject
-from smpc.protocol.records import IntentDead, IntentWithdrawn, compute_ready_digest_of
+from smpc.protocol.records import compute_ready_digest_of
 from smpc.protocol.review import Review, Stage, Verdict
 from smpc.protocol.session_checks import judge_node, judge_session
 from smpc.types import IntentId, KaonHeight, Purpose, Signature
@@ -21,7 +23,9 @@ def compute_withdrawal_digest(ledger: LedgerView, subject: WithdrawalSubject) ->
 def compute_dead_digest(ledger: LedgerView, subject: DeadSubject) -> bytes:
     """Return the 32 bytes V and W sign to declare an intent dead; also the session's subject."""
     network, outpoint, spender = ledger.params.network, subject.outpoint, subject.spender
-    return IntentDead(network, subject.intent, outpoint, spender, subject.epoch, _UNSIGNED, _UNSIGNED).digest
+    return IntentDead(
+        network, subject.intent, outpoint, spender, subject.epoch, _UNSIGNED, _UNSIGNED, subject.path
+    ).digest
 
 
 def review_withdrawal(ledger: LedgerView, facts: EndFacts, subject: WithdrawalSubject) -> Verdict:
@@ -36,13 +40,15 @@ def review_withdrawal(ledger: LedgerView, facts: EndFacts, subject: WithdrawalSu
 
 
 def review_dead(ledger: LedgerView, facts: EndFacts, subject: DeadSubject) -> Verdict:
-    """Judge whether I may sign that an intent is dead: my node has another spend of an input buried (V73)."""
+    """Judge whether I may sign that an intent is dead: my node has another spend of what it needs buried (V73)."""
     review = Review(Stage.SIGN, Purpose.DEAD)
     judge_session(review, facts.session, ledger, compute_dead_digest(ledger, subject), subject.epoch)
     judge_node(review, facts.node, ledger.params)
     entry = _judge_standing(review, ledger, subject.intent, facts.final_height)
-    spends = entry is None or subject.outpoint in entry.intent.outpoints
-    review.require("V73", spends, f"the intent does not spend {subject.outpoint}", reason="NOT_DEAD")
+    if entry is not None:
+        spend = ForeignSpend(subject.outpoint, subject.spender, subject.path)
+        fault = find_path_fault(spend, entry.intent.outpoints)
+        review.require("V73", fault is None, fault or "", reason="BAD_PATH" if subject.path else "NOT_DEAD")
     _judge_spender(review, ledger, facts, subject)
     return review.to_verdict()
 

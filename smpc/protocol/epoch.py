@@ -34,7 +34,7 @@ PURPOSES: Final[Mapping[EpochState, frozenset[Purpose]]] = {
     _S.ANNOUNCED: frozenset({Purpose.READY}),
     _S.KEYGEN: frozenset({Purpose.READY}),
     _S.STANDBY: frozenset({Purpose.READY}),
-    _S.ACTIVE: frozenset(Purpose),
+    _S.ACTIVE: frozenset(Purpose) - {Purpose.READY, Purpose.SWEEP},
     _S.RETIRING: frozenset(
         {
             Purpose.TRANSFER,
@@ -44,18 +44,45 @@ PURPOSES: Final[Mapping[EpochState, frozenset[Purpose]]] = {
             Purpose.REJECTION,
             Purpose.RECOVERY,
             Purpose.WITHDRAWAL,
+            Purpose.BOOKING,
         }
     ),
     _S.PARKED: frozenset({Purpose.TRANSFER, Purpose.ARMING, Purpose.REJECTION, Purpose.WITHDRAWAL}),
     _S.RETIRED: frozenset(),
     _S.ABORTED: frozenset(),
 }
-"""What the groups of an epoch sign in each state (section 5). A new key signs that it is ready."""
+"""What the groups of an epoch sign in each state (section 5): the one table of ledger and pods.
+
+A new key signs that it is ready. The epoch before the active one books what it moved last (section 7).
+"""
+
+
+RELEASED_PURPOSES: Final = frozenset({Purpose.ARMING, Purpose.REJECTION, Purpose.WITHDRAWAL})
+"""What is left once V is judged: nothing moves but by emergencies, which may need another target first [R9]."""
+
+RECOVERY_PURPOSES: Final = frozenset({Purpose.ARMING, Purpose.RECOVERY})
+"""What is left once W is judged: nothing moves but by recovery."""
 
 
 def is_allowed(state: EpochState, purpose: Purpose) -> bool:
-    """Tell whether the groups of an epoch in `state` serve a purpose."""
+    """Tell whether the groups of an epoch in `state` serve a purpose while nobody judged them."""
     return purpose in PURPOSES[state]
+
+
+def is_serving(entry: EpochEntry, purpose: Purpose) -> bool:
+    """Tell whether the groups of an epoch serve a purpose: its state allows it, and so do the verdicts on it.
+
+    Rejections need the verdict on V, recoveries the one on W; after either its other purposes are over for ever.
+    """
+    if not is_allowed(entry.state, purpose):
+        return False
+    if purpose is Purpose.REJECTION:
+        return entry.released is not None
+    if purpose is Purpose.RECOVERY:
+        return entry.witness_lost is not None
+    if entry.released is not None and purpose not in RELEASED_PURPOSES:
+        return False
+    return entry.witness_lost is None or purpose in RECOVERY_PURPOSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +103,11 @@ class DeadlinePassed:
 @dataclass(frozen=True, slots=True)
 class PredecessorRedrawn:
     """The epoch before is drawn again, and this draw followed from that one."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLost:
+    """One of its groups has fewer than `t` good members before it was ever active: it is keyed anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +144,7 @@ EpochEvent = (
     | KeysRecorded
     | DeadlinePassed
     | PredecessorRedrawn
+    | GroupLost
     | TurnCame
     | SuccessorActivated
     | Emptied
@@ -134,6 +167,7 @@ EPOCH: Final = Machine(
         Row(_S.KEYGEN, PredecessorRedrawn, (_S.ABORTED,)),
         Row(_S.STANDBY, TurnCame, (_S.ACTIVE,)),
         Row(_S.STANDBY, PredecessorRedrawn, (_S.ABORTED,)),
+        Row(_S.STANDBY, GroupLost, (_S.ABORTED,)),
         Row(_S.ACTIVE, SuccessorActivated, (_S.RETIRING,)),
         Row(_S.RETIRING, Emptied, (_S.PARKED,)),
         Row(_S.PARKED, ValueArrived, (_S.RETIRING,)),
@@ -145,7 +179,8 @@ EPOCH: Final = Machine(
 """The table of an epoch's life.
 
 It has no exits for a reorg: the ledger applies final blocks only, and counts Bitcoin only as deep as `confirmations`.
-Standby, active and retiring have no exit for silence: time alone never ends an epoch that has, or may get, value.
+Standby, active and retiring have no exit for silence: time alone never ends an epoch that has, or may get, value. A
+verdict on V or W makes the next epoch active at once, and lets emergencies or recoveries empty this one.
 """
 
 
@@ -178,7 +213,7 @@ def find_event(params: Params, entry: EpochEntry, facts: EpochFacts) -> EpochEve
     if entry.state is _S.PARKED:
         if facts.value:
             return ValueArrived()
-        return GraceOver() if is_at_rest(entry, facts) and is_grace_over(entry, facts.btc_height) else None
+        return GraceOver() if is_at_rest(entry, facts) and is_grace_over(params, entry, facts.btc_height) else None
     return None
 
 
@@ -188,11 +223,17 @@ def is_at_rest(entry: EpochEntry, facts: EpochFacts) -> bool:
     return not facts.value and not facts.live_intents and is_deep
 
 
-def is_grace_over(entry: EpochEntry, btc_height: BtcHeight | None) -> bool:
-    """Tell whether no deposit to one of the epoch's invoices counts any more; it never had one, no grace."""
+def is_grace_over(params: Params, entry: EpochEntry, btc_height: BtcHeight | None) -> bool:
+    """Tell whether no deposit to the epoch's invoices waits for its transfer any more; none issued, no grace.
+
+    A deposit in the last block that counts is accepted `confirmations` deep, and its transfer must then be recorded:
+    from that moment the live intent keeps the epoch.
+    """
     if entry.last_invoice is None:
         return True
-    return entry.watched_until is not None and btc_height is not None and btc_height > entry.watched_until
+    if entry.watched_until is None or btc_height is None:
+        return False
+    return btc_height > entry.watched_until + params.confirmations
 
 
 def step(entry: EpochEntry, event: EpochEvent) -> Transition[EpochEntry]:

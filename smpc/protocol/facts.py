@@ -92,10 +92,28 @@ class LedgerView(Protocol):
         """Return the reserve in satoshi; it may be negative."""
         ...
 
+    @property
+    def median_btc_height(self) -> BtcHeight | None:
+        """Return the median Bitcoin height of the validators' heartbeats; None while there is none."""
+        ...
+
+    @property
+    def needs_arming(self) -> bool:
+        """Tell whether this chain records, signs and credits nothing that is not armed."""
+        ...
+
+    def find_unarmed(self, intent: Intent) -> tuple[Outpoint, ...]:
+        """Return the vault outputs and deposits of an intent without a current arming; () where nothing is armed."""
+        ...
+
     def find_standing(
         self, outpoints: frozenset[Outpoint] | tuple[Outpoint, ...], burns: frozenset[BurnId] | tuple[BurnId, ...]
     ) -> tuple[IntentEntry, ...]:
         """Return the intents that may still be mined and use one of these outpoints or burns, oldest first."""
+        ...
+
+    def is_contested(self, intent: IntentId) -> bool:
+        """Tell whether more than a third of the unjailed stake challenged an intent; then nobody signs it."""
         ...
 
     def compute_booking(self, intent_id: IntentId) -> Booking:
@@ -122,6 +140,9 @@ class SessionFacts:
     is_session_new: bool = True
     """Never seen before, or an identical request that gets its stored answer."""
     is_nonce_unused: bool = True
+    doubt: str = ""
+    """Why my Bitcoin chain and my consensus-layer chain do not go together, by its fixed name; empty when they do."""
+    doubt_detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +197,8 @@ class TransactionFacts:
     confirmations: int
     height: BtcHeight | None
     """Of the block that holds it; None while unconfirmed."""
+    leaves: tuple[Script, ...] = ()
+    """What each input reveals of the output it spends, in the order of `spends`: its tap leaf; empty for a key path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +216,8 @@ class Facts:
     standing: tuple[StandingFacts, ...] = ()
     own_scripts: Container[Script] = field(default=frozenset())
     """Deposit and vault scripts I watch (rule V42); vault scripts of keyed epochs are added by the review."""
+    has_challenged: bool = False
+    """I raised a challenge against it myself."""
 
 
 @dataclass(frozen=True, slots=True)

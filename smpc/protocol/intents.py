@@ -35,6 +35,21 @@ class IntentKind(enum.StrEnum):
     """Spends booked vault outputs of one epoch to pay burns; the change goes to the active epoch's vault."""
     SWEEP = "sweep"
     """Moves the vault outputs of one retiring epoch to the active epoch's vault; carries burns and commission along."""
+    RECOVERY = "recovery"
+    """Moves vault outputs of an epoch whose W was judged to the active epoch's vault; V and E sign, after a lock."""
+
+
+def list_signing_roles(kind: IntentKind) -> tuple[Role, Role]:
+    """Return the two groups that endorse and sign an intent, in the order in which they sign: V, then W or E (3.8)."""
+    return Role.VALIDATOR, Role.EMERGENCY if kind is IntentKind.RECOVERY else Role.WITNESS
+
+
+def may_pass_over(kind: IntentKind, standing: IntentKind) -> bool:
+    """Tell whether an intent may be recorded on an outpoint that a standing one spends, and not as its replacement.
+
+    A recovery passes over whatever W was to sign: W cannot any more, and booking the recovery makes that dead [R3].
+    """
+    return kind is IntentKind.RECOVERY and standing is not IntentKind.RECOVERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +124,7 @@ class Intent(_Hashed):
 
     The transaction's outputs are `vault_outputs` at positions 0, 1, ..., then `payments`, then `commissions` in order,
     then a value of 0 to `op_return` where it is not empty; version 2, locktime 0; inputs in order, each with the
-    transfer leaf's relative lock as sequence.
+    relative lock of the leaf it spends as sequence: the recovery leaf's in a recovery, else the transfer leaf's.
     """
 
     network: Network

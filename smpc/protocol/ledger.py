@@ -15,21 +15,33 @@ from smpc.curve import verify_schnorr
 from smpc.errors import Conflict, Halted, InvalidInput, Refused
 from smpc.params import Params
 from smpc.protocol import (
+    ledger_absences,
     ledger_accounts,
+    ledger_armings,
     ledger_bookings,
     ledger_challenges,
     ledger_checkpoints,
     ledger_commission,
     ledger_contents,
     ledger_epochs,
+    ledger_faults,
     ledger_heartbeats,
     ledger_intents,
     ledger_invoices,
+    ledger_judgements,
+    ledger_notes,
+    ledger_offences,
+    ledger_rejections,
     ledger_root,
     ledger_turns,
+    ledger_verdicts,
 )
+from smpc.protocol.arming_records import ArmingRecorded
+from smpc.protocol.arming_state import ArmingEntry, Coverage, UnarmedOutput
 from smpc.protocol.attestations import CheckpointVote, Heartbeat
-from smpc.protocol.intents import Booking, Commission, VaultEntry
+from smpc.protocol.ceremony_records import CeremonyFault, HostKeyAnnounced
+from smpc.protocol.end_records import ChallengeRaised, IntentDead, IntentWithdrawn
+from smpc.protocol.intents import Booking, Commission, Intent, VaultEntry
 from smpc.protocol.ledger_events import LedgerEvent
 from smpc.protocol.ledger_state import (
     AccountEntry,
@@ -38,6 +50,7 @@ from smpc.protocol.ledger_state import (
     Checkpoint,
     DueEpoch,
     EpochEntry,
+    FaultEntry,
     HeartbeatEntry,
     IntentEntry,
     InvoiceEntry,
@@ -50,18 +63,21 @@ from smpc.protocol.records import (
     BurnCancelled,
     BurnRaised,
     BurnRequested,
-    ChallengeRaised,
     EpochAnnounced,
     Genesis,
     GroupKeyRecorded,
-    HostKeyAnnounced,
-    IntentDead,
     IntentRecorded,
-    IntentWithdrawn,
     InvoicesRecorded,
     KaonBlock,
     PreimageConfirmed,
     Record,
+)
+from smpc.protocol.verdict_records import (
+    AbsenceVote,
+    EvidenceRecorded,
+    PreimageRevealed,
+    RejectionSigned,
+    ServiceComplaint,
 )
 from smpc.types import (
     AccountKey,
@@ -98,9 +114,16 @@ _RULES: Final[Mapping[type[Any], Callable[[LedgerTables, Any], None]]] = {
     BurnRaised: ledger_accounts.apply_burn_raised,
     Heartbeat: ledger_heartbeats.apply_heartbeat,
     CheckpointVote: ledger_checkpoints.apply_checkpoint_vote,
+    CeremonyFault: ledger_faults.apply_ceremony_fault,
+    ArmingRecorded: ledger_armings.apply_arming_recorded,
+    EvidenceRecorded: ledger_offences.apply_evidence_recorded,
+    ServiceComplaint: ledger_verdicts.apply_service_complaint,
+    AbsenceVote: ledger_absences.apply_absence_vote,
+    PreimageRevealed: ledger_verdicts.apply_preimage_revealed,
+    RejectionSigned: ledger_rejections.apply_rejection_signed,
 }
 
-_PASSING: Final = frozenset({Heartbeat, CheckpointVote})
+_PASSING: Final = frozenset({Heartbeat, CheckpointVote, AbsenceVote})
 """Records that come all the time and are void soon: their ids are not kept for ever."""
 
 
@@ -136,10 +159,19 @@ class Ledger:
         """Each validator's latest."""
         self.checkpoints: Final[Mapping[KaonHeight, Checkpoint]] = MappingProxyType(tables.checkpoints)
         """The newest final checkpoint and those after it."""
+        self.ceremony_faults: Final[Mapping[EpochNumber, tuple[FaultEntry, ...]]] = MappingProxyType(
+            tables.ceremony_faults
+        )
+        """Who was proven at fault in which epoch's key ceremonies, with the evidence."""
         self.anchors: Final[Mapping[EpochNumber, Anchor]] = MappingProxyType(tables.anchors)
         """The block that made each epoch active, as sweeps to that epoch notarise it."""
+        self.armings: Final[Mapping[Outpoint, tuple[ArmingEntry, ...]]] = MappingProxyType(tables.armings)
+        """What E recorded of each output that is not known to be spent, the newest last."""
         self.epoch_value: Final[Mapping[EpochNumber, int]] = MappingProxyType(tables.epoch_value)
         """Satoshi in the booked vault outputs of each epoch that has any."""
+
+        self.judgements: Final = ledger_judgements.JudgementView(tables)
+        """Verdicts, punishments, executed emergencies."""
 
     # -------------------------------------------------------------- blocks
 
@@ -258,6 +290,11 @@ class Ledger:
         """The stake of every registered validator who is not jailed."""
         return ledger_checkpoints.list_stakes(self._tables)
 
+    @property
+    def voting_stakes(self) -> Mapping[IdentityKey, int]:
+        """The stake of everybody who signs checkpoints now: also of who was jailed in a block that is not final yet."""
+        return ledger_checkpoints.list_voting_stakes(self._tables)
+
     def find_turn_hindrance(self) -> str:
         """Return why the next epoch is not active yet, for people; empty when the next block makes it so."""
         return ledger_turns.find_hindrance(self._tables)
@@ -281,6 +318,23 @@ class Ledger:
         free = (entry for point, entry in self.vault.items() if entry.epoch == epoch and point not in held)
         return tuple(sorted(free, key=lambda entry: entry.outpoint))
 
+    @property
+    def needs_arming(self) -> bool:
+        """Tell whether this chain records, signs and credits nothing that is not armed."""
+        return self.genesis.needs_arming
+
+    def find_unarmed(self, intent: Intent) -> tuple[Outpoint, ...]:
+        """Return the vault outputs and deposits of an intent without a current arming; () where nothing is armed."""
+        return ledger_armings.find_unarmed(self._tables, intent)
+
+    def list_unarmed(self) -> tuple[UnarmedOutput, ...]:
+        """Return the booked vault outputs without a current arming, and why; () where nothing is armed."""
+        return ledger_armings.list_unarmed(self._tables)
+
+    def compute_coverage(self) -> Coverage:
+        """Return how much of the vault value is armed, by epoch and in all."""
+        return ledger_armings.compute_coverage(self._tables)
+
     def find_burial(self, height: KaonHeight) -> Burial | None:
         """Return the booked sweep that buries a consensus-layer height on Bitcoin; None while none does."""
         return ledger_bookings.find_burial(self._tables, height)
@@ -292,6 +346,10 @@ class Ledger:
     def find_standing(self, outpoints: Iterable[Outpoint], burns: Iterable[BurnId]) -> tuple[IntentEntry, ...]:
         """Return the intents that may still be mined and use one of these outpoints or burns, oldest first."""
         return self._tables.find_standing(outpoints, burns)
+
+    def is_contested(self, intent: IntentId) -> bool:
+        """Tell whether more than a third of the unjailed stake challenged an intent; then nobody signs it."""
+        return ledger_notes.is_contested(self._tables, intent)
 
     def find_invoice_request(self, coordinator: IdentityKey, request_id: bytes) -> RecordId | None:
         """Return the peg-in that a coordinator recorded under a request id."""

@@ -8,15 +8,18 @@ from typing import Final
 
 from smpc.curve import verify_schnorr
 from smpc.errors import Conflict, Refused
-from smpc.protocol.epoch import is_allowed
+from smpc.protocol.ancestry import ForeignSpend, find_path_fault
+from smpc.protocol.end_records import IntentDead, IntentWithdrawn
+from smpc.protocol.epoch import is_serving
 from smpc.protocol.intents import Booking, Credit, Intent, IntentKind, VaultEntry
-from smpc.protocol.ledger_endorsements import SIGNING_ROLES
+from smpc.protocol.ledger_armings import check_booking_armed
 from smpc.protocol.ledger_events import BurnMoved, DepositCredited, TransactionBooked
-from smpc.protocol.ledger_intents import end_intent, list_conflicts, require_standing
+from smpc.protocol.ledger_intents import end_intent, require_standing
+from smpc.protocol.ledger_rejections import compute_booking_without_intent
 from smpc.protocol.ledger_state import BurnStatus, EpochState, IntentStatus
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.notarisation import Burial
-from smpc.protocol.records import BookingRecorded, IntentDead, IntentWithdrawn
+from smpc.protocol.records import BookingRecorded
 from smpc.types import (
     BtcHeight,
     ChildIndex,
@@ -32,6 +35,9 @@ from smpc.types import (
 
 TIP_TOLERANCE: Final = 2
 """Bitcoin blocks a working node may be away from the heartbeats' median (V02)."""
+
+BOOKING_ROLES: Final = (Role.VALIDATOR, Role.WITNESS)
+"""Whose group keys sign bookings, withdrawals and deaths."""
 
 VAULT_INDEX_START: Final = 0x10000000
 """A vault output at position i has this child index + i (section 11, child ranges)."""
@@ -74,11 +80,9 @@ def apply_booking_recorded(tables: LedgerTables, record: BookingRecorded) -> Non
     booking = record.booking
     if booking.txid in tables.bookings:
         raise Conflict("this transaction is booked already", rule="V70", code="BOOKED")
-    active = tables.require_active_epoch().number
-    is_void = booking.epoch in tables.epochs and tables.epochs[booking.epoch].state is EpochState.RETIRED
-    if booking.epoch not in {active, active - 1} or is_void:
-        raise Refused(f"epoch {booking.epoch} books no more: {active} is active", rule="V70", code="NOT_ACTIVE")
-    if booking != compute_booking(tables, booking.intent, booking.epoch):
+    _check_signer(tables, booking.epoch)
+    unrecorded = compute_booking_without_intent(tables, booking)
+    if booking != (unrecorded or compute_booking(tables, booking.intent, booking.epoch)):
         raise Refused(
             "the booking is not what the money table makes of the intent",
             remedy="compute it again from the ledger as it stands",
@@ -86,15 +90,31 @@ def apply_booking_recorded(tables: LedgerTables, record: BookingRecorded) -> Non
             code="WRONG_BOOKING",
         )
     _check_once(tables, booking)
+    if unrecorded is None:
+        # An emergency goes out at once; its own output is armed when there is a target for it [R14].
+        check_booking_armed(tables, booking)
     signatures = {Role.VALIDATOR: record.validator_signature, Role.WITNESS: record.witness_signature}
     check_group_signatures(tables, booking.epoch, booking.digest, signatures)
     _book(tables, booking)
 
 
+def _check_signer(tables: LedgerTables, epoch: EpochNumber) -> None:
+    """Refuse any epoch but the active one or the one before; the keys of a retired or convicted one are void."""
+    active = tables.require_active_epoch().number
+    entry = tables.epochs.get(epoch)
+    is_void = entry is not None and (entry.state is EpochState.RETIRED or entry.is_convicted)
+    if epoch not in {active, active - 1} or is_void:
+        raise Refused(f"epoch {epoch} books no more: {active} is active", rule="V70", code="NOT_ACTIVE")
+
+
 def apply_intent_withdrawn(tables: LedgerTables, record: IntentWithdrawn) -> None:
-    """Take back an intent whose own epoch's V and W say that no share was released and none will be."""
+    """Take back an intent whose own epoch's V and W say that no share was released and none will be.
+
+    A recovery is never withdrawn: its W is gone. It needs no exit of that kind, since it pays no burn and nothing else
+    of its epoch moves by then; one that V or E refuse is replaced, which frees whatever it held.
+    """
     entry = require_standing(tables, record.intent)
-    if not is_allowed(tables.epochs[entry.intent.epoch].state, Purpose.WITHDRAWAL):
+    if not is_serving(tables.epochs[entry.intent.epoch], Purpose.WITHDRAWAL):
         raise Refused(f"epoch {record.epoch} signs no withdrawal any more", rule="V06", code="EPOCH_STATE")
     if record.epoch != entry.intent.epoch:
         raise Refused(f"only epoch {entry.intent.epoch} withdraws its intent", rule="V73", code="WRONG_EPOCH")
@@ -104,12 +124,13 @@ def apply_intent_withdrawn(tables: LedgerTables, record: IntentWithdrawn) -> Non
 
 
 def apply_intent_dead(tables: LedgerTables, record: IntentDead) -> None:
-    """Take the active epoch's word that another buried transaction spent an input of the intent."""
+    """Take the active epoch's word that another buried transaction spent what an input of the intent needs."""
     entry = require_standing(tables, record.intent)
     if record.epoch != tables.require_active_epoch().number:
         raise Refused(f"epoch {record.epoch} is not active", rule="V73", code="NOT_ACTIVE")
-    if record.outpoint not in entry.intent.outpoints:
-        raise Refused(f"the intent does not spend {record.outpoint}", rule="V73", code="WRONG_INPUT")
+    fault = find_path_fault(ForeignSpend(record.outpoint, record.spender, record.path), entry.intent.outpoints)
+    if fault is not None:
+        raise Refused(fault, rule="V73", code="BAD_PATH" if record.path else "WRONG_INPUT")
     if any(record.spender == other.intent.txid for other in tables.find_standing([record.outpoint], ())):
         raise Refused(
             "the spender is a recorded intent's own transaction",
@@ -127,7 +148,7 @@ def check_group_signatures(
 ) -> None:
     """Refuse a digest that the group keys of V and W of `epoch` did not both sign."""
     groups = tables.epochs[epoch].groups
-    for role in SIGNING_ROLES:
+    for role in BOOKING_ROLES:
         if role not in groups or not verify_schnorr(groups[role].group_key[1:], digest, signatures[role]):
             raise Refused(f"the {role} group of epoch {epoch} did not sign this", rule="V70", code="BAD_SIGNATURE")
 
@@ -157,9 +178,11 @@ def _check_once(tables: LedgerTables, booking: Booking) -> None:
 
 
 def _book(tables: LedgerTables, booking: Booking) -> None:
-    entry = tables.intents[booking.intent]
-    end_intent(tables, entry, IntentStatus.BOOKED)
-    for loser in list(list_conflicts(tables, entry.intent)):
+    entry = tables.intents.get(booking.intent)
+    spent = [*booking.vault_spent, *(credit.outpoint for credit in booking.credits)]
+    if entry is not None:
+        end_intent(tables, entry, IntentStatus.BOOKED)
+    for loser in tables.find_standing(spent, ()):
         end_intent(tables, loser, IntentStatus.DEAD, spender=booking.txid)
     for credit in booking.credits:
         _credit(tables, booking, credit)
@@ -173,7 +196,8 @@ def _book(tables: LedgerTables, booking: Booking) -> None:
     for created in booking.vault_created:
         tables.put_vault(created)
     tables.move_reserve(booking.reserve_gain - booking.reserve_loss)
-    _note_turns(tables, entry.intent)
+    if entry is not None:
+        _note_turns(tables, entry.intent)
     tables.put(tables.bookings, booking.txid, booking)
     tables.events.append(TransactionBooked(booking.intent, booking.txid))
 

@@ -8,15 +8,16 @@ from typing import Final
 from smpc.bitcoin.fees import VAULT_TRANSFER, compute_fee, compute_spend_vbytes
 from smpc.bitcoin.taproot import Timelocks
 from smpc.curve import verify_schnorr
-from smpc.errors import Conflict, InvalidInput, Refused
+from smpc.errors import BridgeError, Conflict, InvalidInput, Refused
 from smpc.params import Params
+from smpc.protocol.end_records import ChallengeRaised
+from smpc.protocol.intent_transaction import build_intent_transaction
 from smpc.protocol.intents import Intent
 from smpc.protocol.ledger_contents import check_content
 from smpc.protocol.ledger_events import ChallengeJudged
 from smpc.protocol.ledger_intents import end_intent, require_standing
 from smpc.protocol.ledger_state import IntentStatus
 from smpc.protocol.ledger_tables import LedgerTables
-from smpc.protocol.records import ChallengeRaised
 from smpc.types import Script, Vbytes
 
 MAX_NOTE: Final = 500
@@ -53,9 +54,20 @@ def find_broken_rule(tables: LedgerTables, intent: Intent) -> str:
         check_content(tables, intent)
     except Refused as broken:
         return broken.rule
+    if tables.genesis.needs_arming and not has_own_txid(tables, intent):
+        return "V10"
     if _is_fee_over_cap(tables.params, intent):
         return "V18"
     return "" if _is_split_allowed(tables.params, intent) else "V17"
+
+
+def has_own_txid(tables: LedgerTables, intent: Intent) -> bool:
+    """Tell whether an intent's txid is that of the transaction its own content says."""
+    target = tables.epochs.get(intent.target_epoch)
+    try:
+        return target is not None and build_intent_transaction(tables.params, target, intent).txid == intent.txid
+    except BridgeError:
+        return False
 
 
 def compute_intent_vbytes(params: Params, intent: Intent, *, vault_outputs: int) -> Vbytes:

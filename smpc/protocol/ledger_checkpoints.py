@@ -18,14 +18,14 @@ def apply_checkpoint_vote(tables: LedgerTables, record: CheckpointVote) -> None:
     """Take a vote of a registered, unjailed validator for a checkpoint of this chain that is not final yet."""
     require_checkpoints(tables.genesis)
     checkpoint = _require_checkpoint(tables, record)
-    if record.identity not in list_stakes(tables):
+    if record.identity not in list_voting_stakes(tables):
         raise Refused("only a registered validator who is not jailed signs checkpoints", code="NOT_A_VALIDATOR")
     if record.identity in checkpoint.voters:
         raise Conflict(f"this validator signed checkpoint {record.height} already", code="VOTED")
     if not verify_vote(record.identity, record.digest, record.signature):
         raise Refused("the vote's signature is not the validator's", rule="V78", code="BAD_SIGNATURE")
     voters = checkpoint.voters | {record.identity}
-    is_justified = checkpoint.is_justified or has_two_thirds(list_stakes(tables), voters)
+    is_justified = checkpoint.is_justified or has_two_thirds(list_voting_stakes(tables), voters)
     tables.put(tables.checkpoints, record.height, replace(checkpoint, voters=voters, is_justified=is_justified))
     if is_justified:
         _finalise(tables)
@@ -43,6 +43,25 @@ def list_stakes(tables: LedgerTables) -> Mapping[IdentityKey, int]:
     if not tables.jailed:
         return tables.stakes
     return {identity: stake for identity, stake in tables.stakes.items() if not is_jailed(tables, identity)}
+
+
+def list_voting_stakes(tables: LedgerTables) -> Mapping[IdentityKey, int]:
+    """Return the stake of everybody who signs checkpoints now: who is not jailed in a final block.
+
+    A replica counts by the last final block, so whoever a newer one jails still votes until that one is final. Were it
+    otherwise, jailing two groups at once, a third of the stake or more, would leave nobody to make it final.
+    """
+    if not tables.jailed:
+        return tables.stakes
+    return {identity: stake for identity, stake in tables.stakes.items() if not _is_jailed_finally(tables, identity)}
+
+
+def _is_jailed_finally(tables: LedgerTables, identity: IdentityKey) -> bool:
+    if not is_jailed(tables, identity):
+        return False
+    known, head = tables.judgements.punishments.get(identity, ()), tables.head
+    serving = [item for item in known if item.until is None or item.until >= head.height]
+    return not serving or any(item.recorded <= head.final_height for item in serving)
 
 
 def _require_checkpoint(tables: LedgerTables, record: CheckpointVote) -> Checkpoint:

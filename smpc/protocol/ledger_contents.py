@@ -31,6 +31,8 @@ def check_content(tables: LedgerTables, intent: Intent) -> None:
             _check_payout(tables, intent)
         case IntentKind.SWEEP:
             _check_sweep(tables, intent)
+        case IntentKind.RECOVERY:
+            _check_recovery(tables, intent)
 
 
 def is_conserved(intent: Intent) -> bool:
@@ -40,8 +42,8 @@ def is_conserved(intent: Intent) -> bool:
 
 
 def check_reserve(tables: LedgerTables, intent: Intent) -> None:
-    """Refuse what the reserve cannot bear in this block: deposits while it is negative, a sweep it cannot pay."""
-    if intent.kind is IntentKind.SWEEP:
+    """Refuse what the reserve cannot bear in this block: deposits while it is negative, a sweep or recovery."""
+    if intent.kind in {IntentKind.SWEEP, IntentKind.RECOVERY}:
         _check_sweep_cost(tables, intent)
     if intent.kind is IntentKind.TRANSFER and tables.money.reserve < 0 and not intent.replaces:
         raise Refused(
@@ -134,6 +136,13 @@ def _check_sweep(tables: LedgerTables, intent: Intent) -> None:
     _check_vault_spend(tables, intent)
 
 
+def _check_recovery(tables: LedgerTables, intent: Intent) -> None:
+    """Refuse a recovery that pays anybody; that W of its epoch was judged is asked with the epoch (V06)."""
+    if intent.payments:
+        raise Refused("a recovery moves vault outputs and pays nobody", rule="V77", code="PAYS_SOMEBODY")
+    _check_vault_spend(tables, intent)
+
+
 def _check_vault_spend(tables: LedgerTables, intent: Intent) -> None:
     for item in intent.inputs:
         booked = tables.vault.get(item.outpoint)
@@ -186,7 +195,7 @@ def _check_sweep_cost(tables: LedgerTables, intent: Intent) -> None:
     cost = intent.fee + sum(item.amount for item in intent.commissions)
     if tables.money.reserve + gain < cost and not intent.replaces:
         raise Refused(
-            f"the reserve of {tables.money.reserve} sat cannot pay a sweep of {cost - gain} sat",
+            f"the reserve of {tables.money.reserve} sat cannot pay a {intent.kind} of {cost - gain} sat",
             remedy="wait for lower fees, or top the reserve up with a transfer to it",
             rule="V18",
             code="RESERVE_TOO_LOW",

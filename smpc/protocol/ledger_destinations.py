@@ -10,12 +10,8 @@ from smpc.curve import is_valid_xonly
 from smpc.params import Params
 from smpc.protocol.invoices import InvoiceTerms
 from smpc.protocol.ledger_state import EpochEntry
-from smpc.threshold.child_keys import (
-    compute_emergency_index,
-    compute_rejection_index,
-    compute_vault_index,
-    derive_child_xonly,
-)
+from smpc.protocol.output_keys import derive_child_keys
+from smpc.threshold.child_keys import compute_vault_index
 from smpc.types import ChildIndex, Role, Script
 
 _PAYABLE: Final = frozenset({OutputType.P2PKH, OutputType.P2SH, OutputType.P2WPKH, OutputType.P2WSH, OutputType.P2TR})
@@ -30,7 +26,7 @@ def is_standard_destination(script: bytes) -> bool:
 
 def derive_invoice_script(params: Params, epoch: EpochEntry, terms: InvoiceTerms) -> Script:
     """Return the script of an invoice's address; the epoch has its three group keys."""
-    keys = _derive_keys(epoch, terms.index)
+    keys = derive_output_keys(epoch, terms.index)
     locks = Timelocks.from_params(params)
     return build_invoice_tree(keys, user_key=terms.refund_key, terms_hash=terms.terms_hash, locks=locks).script
 
@@ -39,17 +35,12 @@ def derive_vault_scripts(params: Params, epoch: EpochEntry) -> tuple[Script, ...
     """Return the scripts of every vault position a transaction can have; the epoch has its three group keys."""
     locks = Timelocks.from_params(params)
     indices = [compute_vault_index(position) for position in range(params.vault_outputs)]
-    return tuple(build_vault_tree(_derive_keys(epoch, index), locks).script for index in indices)
+    return tuple(build_vault_tree(derive_output_keys(epoch, index), locks).script for index in indices)
 
 
-def _derive_keys(epoch: EpochEntry, child: ChildIndex) -> GroupKeys:
+def derive_output_keys(epoch: EpochEntry, child: ChildIndex) -> GroupKeys:
+    """Return the child keys of the output whose own index is `child`; the epoch has its three group keys."""
     validator = epoch.groups[Role.VALIDATOR].group_key
     witness = epoch.groups[Role.WITNESS].group_key
     emergency = epoch.groups[Role.EMERGENCY].group_key
-    return GroupKeys(
-        v=derive_child_xonly(validator, child),
-        w=derive_child_xonly(witness, child),
-        wr=derive_child_xonly(witness, compute_rejection_index(child)),
-        e=derive_child_xonly(emergency, compute_emergency_index(child)),
-        release_hash=epoch.preimage_hash,
-    )
+    return derive_child_keys(validator, witness, emergency, child, epoch.preimage_hash)

@@ -1,27 +1,23 @@
-"""Ledger rules of endorsements: at least `t` members of V and of W, by their ceremony host keys, not long ago (3.8)."""
+"""Ledger rules of endorsements: at least `t` of each signing group, by their ceremony host keys, not long ago (3.8)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from smpc.curve import verify_schnorr
 from smpc.errors import InvalidInput, Refused
-from smpc.protocol.intents import Endorsement, compute_endorsement_digest
+from smpc.protocol.intents import Endorsement, compute_endorsement_digest, list_signing_roles
 from smpc.protocol.ledger_state import EpochEntry
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.records import IntentRecorded
 from smpc.types import IntentId, Role
-
-SIGNING_ROLES: Final = (Role.VALIDATOR, Role.WITNESS)
-"""The groups that endorse and sign transfers and payouts."""
 
 
 def check_endorsements(
     tables: LedgerTables, entry: EpochEntry, record: IntentRecorded
 ) -> Mapping[Role, frozenset[int]]:
     """Return who endorsed the intent per role; one endorsement that does not hold refuses the whole record."""
-    found: dict[Role, set[int]] = {role: set() for role in SIGNING_ROLES}
+    found: dict[Role, set[int]] = {role: set() for role in list_signing_roles(record.intent.kind)}
     intent_id = record.intent.intent_id
     for item in record.endorsements:
         positions = found.get(item.role)

@@ -7,22 +7,17 @@ from typing import Final
 
 from smpc.curve import is_valid_plain, verify_schnorr
 from smpc.errors import BridgeError, Conflict, Refused
+from smpc.protocol.ceremony_records import HostKeyAnnounced
 from smpc.protocol.election import ROLES, compute_genesis_seed, find_draw
 from smpc.protocol.epoch import EPOCH, HostKeyArrived, KeysRecorded, TurnCame
+from smpc.protocol.ledger_attendance import punish_missing
 from smpc.protocol.ledger_destinations import derive_vault_scripts
 from smpc.protocol.ledger_draws import count_attempts
 from smpc.protocol.ledger_events import GroupKeyed, HostKeyKnown, PreimageOpened
 from smpc.protocol.ledger_state import DrawOrigin, EpochEntry, EpochState, GroupMembers
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.ledger_turns import advance_epochs, enter_announced, move_epoch, note_successor_due
-from smpc.protocol.records import (
-    EpochAnnounced,
-    GroupInfo,
-    GroupKeyRecorded,
-    HostKeyAnnounced,
-    PreimageConfirmed,
-    compute_ready_digest,
-)
+from smpc.protocol.records import EpochAnnounced, GroupInfo, GroupKeyRecorded, PreimageConfirmed, compute_ready_digest
 from smpc.threshold.dkg import coordinator_recover
 from smpc.types import EpochNumber, GroupId, HostKey, IdentityKey, Role
 
@@ -88,6 +83,8 @@ def apply_host_key_announced(tables: LedgerTables, record: HostKeyAnnounced) -> 
             f"attempt {record.attempt} is none of the {attempts} a ceremony has, from {entry.first_attempt} on",
             code="TOO_MANY_ATTEMPTS",
         )
+    if entry.is_attempt_over(role, record.attempt):
+        raise Refused(f"a proven fault ended attempt {record.attempt}", remedy="take the next", code="ATTEMPT_OVER")
     _check_host_key(tables, record)
     known = entry.host_keys.get((role, record.attempt), {})
     if identity in known:
@@ -107,6 +104,8 @@ def apply_preimage_confirmed(tables: LedgerTables, record: PreimageConfirmed) ->
     entry = _epoch(tables, record.epoch)
     if record.identity not in entry.members[Role.EMERGENCY]:
         raise Refused(f"{record.identity.hex()} is no emergency member of epoch {entry.number}", code="NOT_A_MEMBER")
+    if record.identity not in entry.sealed_preimages:
+        raise Refused("a successor has no sealed preimage to open", code="NO_PREIMAGE")
     if entry.state in EPOCH.terminal:
         raise Refused(f"epoch {entry.number} is {entry.state}", code="EPOCH_KEYED")
     if record.draw != entry.draw:
@@ -131,6 +130,7 @@ def apply_group_key_recorded(tables: LedgerTables, record: GroupKeyRecorded) -> 
     _check_readiness(record, group)
     tables.put(tables.used_group_keys, group.group_key, entry.number)
     tables.events.append(GroupKeyed(record.group))
+    punish_missing(tables, entry, role)
     _settle_keys(tables, replace(entry, groups={**entry.groups, role: group}))
 
 

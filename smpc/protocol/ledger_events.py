@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from smpc.protocol.intents import Credit
 from smpc.protocol.ledger_state import BurnStatus, EpochState, IntentStatus
+from smpc.protocol.verdict_state import Misdeed, Penalty
 from smpc.types import (
     AccountKey,
     Attempt,
@@ -15,7 +16,9 @@ from smpc.types import (
     GroupId,
     IdentityKey,
     IntentId,
+    Outpoint,
     RecordId,
+    Role,
     Sats,
     Txid,
 )
@@ -51,6 +54,26 @@ class GroupKeyed:
     """A group's certified key is recorded."""
 
     group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class MemberConvicted:
+    """A member's own messages in a key ceremony prove it at fault."""
+
+    group: GroupId
+    attempt: Attempt
+    identity: IdentityKey
+    code: str
+    """What it did, as `INVALID_SHARE`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReplaced:
+    """A convicted member left its group; the next draw's successor takes its place, where there is one."""
+
+    group: GroupId
+    identity: IdentityKey
+    successor: IdentityKey | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +141,45 @@ class KbtcMoved:
     amount: Sats
 
 
+@dataclass(frozen=True, slots=True)
+class VerdictReached:
+    """A group of an epoch was judged: V's verdict releases its outputs, W's opens their recovery."""
+
+    epoch: EpochNumber
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class PreimagePublished:
+    """The preimage of a released epoch is known to everyone."""
+
+    epoch: EpochNumber
+
+
+@dataclass(frozen=True, slots=True)
+class OutputsRejected:
+    """W signed the emergencies of outputs of a released epoch."""
+
+    epoch: EpochNumber
+    outpoints: tuple[Outpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberPunished:
+    """A validator was slashed or jailed."""
+
+    identity: IdentityKey
+    penalty: Penalty
+    misdeed: Misdeed
+
+
 LedgerEvent = (
     EpochEntered
     | HostKeyKnown
     | PreimageOpened
     | GroupKeyed
+    | MemberConvicted
+    | MemberReplaced
     | InvoicesIssued
     | IntentOpened
     | IntentMoved
@@ -131,5 +188,9 @@ LedgerEvent = (
     | DepositCredited
     | BurnMoved
     | KbtcMoved
+    | VerdictReached
+    | PreimagePublished
+    | OutputsRejected
+    | MemberPunished
 )
 """Everything a block can do."""

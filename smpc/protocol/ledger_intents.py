@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from smpc.errors import Conflict, Refused
-from smpc.protocol.epoch import is_allowed
-from smpc.protocol.intents import Intent, IntentKind
+from smpc.protocol.epoch import is_serving
+from smpc.protocol.intents import Intent, IntentKind, list_signing_roles, may_pass_over
+from smpc.protocol.ledger_armings import check_armed
 from smpc.protocol.ledger_contents import check_commission, check_content, check_reserve
-from smpc.protocol.ledger_endorsements import SIGNING_ROLES, check_endorsements
+from smpc.protocol.ledger_endorsements import check_endorsements
 from smpc.protocol.ledger_events import IntentMoved, IntentOpened
-from smpc.protocol.ledger_state import EpochEntry, EpochState, IntentEntry, IntentStatus
+from smpc.protocol.ledger_state import EpochEntry, IntentEntry, IntentStatus
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.records import IntentRecorded
 from smpc.types import BurnId, IntentId, Purpose, Txid
@@ -21,7 +22,7 @@ _PURPOSES: Final[Mapping[IntentKind, Purpose]] = {kind: Purpose(kind) for kind i
 
 
 def apply_intent_recorded(tables: LedgerTables, record: IntentRecorded) -> None:
-    """Take an intent that `t` of V and of W endorsed, whose money adds up and that nothing standing forbids."""
+    """Take an intent that `t` of each signing group endorsed, whose money adds up and that nothing standing forbids."""
     intent = record.intent
     entry = _check_epochs(tables, intent)
     check_content(tables, intent)
@@ -29,6 +30,7 @@ def apply_intent_recorded(tables: LedgerTables, record: IntentRecorded) -> None:
     if intent.kind is IntentKind.SWEEP:
         check_commission(tables, intent)
     standing = _check_replacement(tables, intent)
+    check_armed(tables, intent)
     endorsers = check_endorsements(tables, entry, record)
     intent_id = intent.intent_id
     for older in standing:
@@ -63,11 +65,6 @@ def require_standing(tables: LedgerTables, intent_id: IntentId) -> IntentEntry:
     return entry
 
 
-def list_conflicts(tables: LedgerTables, intent: Intent) -> Iterable[IntentEntry]:
-    """Return the other standing intents that spend an outpoint of `intent`."""
-    return (entry for entry in tables.find_standing(intent.outpoints, ()) if entry.intent.intent_id != intent.intent_id)
-
-
 def holds_burn(tables: LedgerTables, burn: BurnId) -> bool:
     """Tell whether a standing intent pays this burn."""
     return burn in tables.burn_holders
@@ -80,12 +77,19 @@ def has_all_payments(intent: Intent, earlier: Intent) -> bool:
 
 def _check_epochs(tables: LedgerTables, intent: Intent) -> EpochEntry:
     entry = tables.epochs.get(intent.epoch)
-    if entry is None or any(role not in entry.groups for role in SIGNING_ROLES):
+    if entry is None or any(role not in entry.groups for role in list_signing_roles(intent.kind)):
         raise Refused(f"epoch {intent.epoch} has no keyed groups", rule="V06", code="UNKNOWN_EPOCH")
-    is_sweep = intent.kind is IntentKind.SWEEP
-    if not is_allowed(entry.state, _PURPOSES[intent.kind]) or (is_sweep and entry.state is not EpochState.RETIRING):
+    if not is_serving(entry, _PURPOSES[intent.kind]):
         raise Refused(
             f"epoch {intent.epoch} is {entry.state}: no {intent.kind} is signed", rule="V06", code="EPOCH_STATE"
+        )
+    target = tables.epochs.get(intent.target_epoch)
+    if target is not None and target.is_convicted:
+        raise Refused(
+            f"the target epoch {intent.target_epoch} is judged",
+            remedy="rebuild the intent for the epoch that follows it",
+            rule="V22",
+            code="TARGET_JUDGED",
         )
     if intent.target_epoch != tables.head.active_epoch:
         raise Refused(
@@ -98,7 +102,11 @@ def _check_epochs(tables: LedgerTables, intent: Intent) -> EpochEntry:
 
 
 def _check_replacement(tables: LedgerTables, intent: Intent) -> tuple[IntentEntry, ...]:
-    standing = tables.find_standing(intent.outpoints, intent.burns)
+    standing = tuple(
+        earlier
+        for earlier in tables.find_standing(intent.outpoints, intent.burns)
+        if not may_pass_over(intent.kind, earlier.intent.kind)
+    )
     for earlier in standing:
         _check_against(intent, earlier.intent)
     if {entry.intent.intent_id for entry in standing} != set(intent.replaces):

@@ -55,6 +55,13 @@ def apply_invoices_recorded(tables: LedgerTables, record: InvoicesRecorded) -> N
     if not verify_schnorr(record.coordinator, pegin, record.signature):
         raise Refused("the peg-in's signature is not the coordinator's", code="BAD_SIGNATURE")
     active = tables.require_active_epoch()
+    if active.is_convicted:
+        raise Refused(
+            f"epoch {active.number} is judged: it issues no invoice",
+            remedy=f"ask again once epoch {active.number + 1} is active",
+            rule="V06",
+            code="EPOCH_JUDGED",
+        )
     for invoice in record.invoices:
         _check_invoice(tables, active, invoice)
         key = (active.number, invoice.terms.index)

@@ -42,6 +42,9 @@ def compute_state_root(tables: LedgerTables) -> bytes:
         [(key, entry.balance, entry.nonce) for key, entry in sorted(tables.accounts.items())],
         [(key, height) for key, height in sorted(tables.records.items())],
         *(_turn_fields(tables) if tables.genesis.has_checkpoints else ()),
+        *([_fault_fields(tables)] if tables.ceremony_faults else []),
+        *([_arming_fields(tables)] if tables.armings else []),
+        *([_verdict_fields(tables)] if _has_verdicts(tables) else []),
     )
 
 
@@ -87,7 +90,38 @@ def _epoch_fields(entry: EpochEntry) -> Field:
             for (role, attempt), keys in sorted(entry.host_keys.items())
         ],
         [(role, encode(group)) for role, group in sorted(entry.groups.items())],
+        *([[encode(item) for item in entry.replaced]] if entry.replaced else []),
     )
+
+
+def _fault_fields(tables: LedgerTables) -> Field:
+    return [
+        (number, [(encode(item.record), item.draw, item.code, item.recorded) for item in entries])
+        for number, entries in sorted(tables.ceremony_faults.items())
+    ]
+
+
+def _arming_fields(tables: LedgerTables) -> Field:
+    return [(*_outpoint(key), [encode(item) for item in items]) for key, items in sorted(tables.armings.items())]
+
+
+def _has_verdicts(tables: LedgerTables) -> bool:
+    judged = tables.judgements
+    return bool(judged.verdicts or judged.punishments or judged.complaints or judged.windows)
+
+
+def _verdict_fields(tables: LedgerTables) -> Field:
+    judged = tables.judgements
+    return [
+        [encode(item) for _, item in sorted(judged.verdicts.items())],
+        [(number, item.preimage, item.recorded) for number, item in sorted(judged.preimages.items())],
+        [(*_outpoint(key), [encode(item) for item in items]) for key, items in sorted(judged.rejections.items())],
+        [(key, [encode(item) for item in items]) for key, items in sorted(judged.punishments.items())],
+        [(*key, sorted(accusers)) for key, accusers in sorted(judged.complaints.items())],
+        [encode(item) for _, item in sorted(judged.windows.items())],
+        [(*key, sorted(voters)) for key, voters in sorted(judged.absences.items())],
+        *([[(*key, txid) for key, txid in sorted(judged.unauthorised.items())]] if judged.unauthorised else []),
+    ]
 
 
 def _turn_fields(tables: LedgerTables) -> tuple[Field, ...]:
@@ -120,6 +154,7 @@ def _life_fields(entry: EpochEntry) -> tuple[Field, ...]:
         entry.rests_until or 0,
         [item.to_fields() for item in entry.commissions],
         int(entry.is_commission_paid),
+        *([[entry.released or 0, entry.witness_lost or 0]] if entry.is_convicted else []),
     )
 
 
@@ -133,6 +168,7 @@ def _origin_fields(origin: DrawOrigin) -> Field:
         origin.bound,
         origin.strict_bound,
         origin.redraws,
+        *([origin.previous_replaced] if origin.previous_replaced else []),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from smpc.protocol.attestations import Heartbeat
+from smpc.protocol.ceremony_records import CeremonyFault
 from smpc.protocol.intents import Commission, Intent
 from smpc.protocol.invoices import InvoiceRequest
 from smpc.protocol.records import BurnRequested, GroupInfo
@@ -87,6 +88,45 @@ class DrawOrigin:
     strict_bound: int
     """`n - t`; a larger `bound` means that the rule was relaxed, which every surface says."""
     redraws: int
+    previous_replaced: int = 0
+    """How many members of the epoch before had been replaced when this one was drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A member that left its group because its own messages prove it at fault, and who was drawn in its place."""
+
+    role: Role
+    attempt: Attempt
+    """The attempt in which it was at fault; the successor joins in the others."""
+    accused: IdentityKey
+    position: int
+    """0-based place in the group that it left, and that the successor takes."""
+    successor: IdentityKey | None
+    """None where the election's rules leave nobody: then the group goes on with one member less."""
+    bound: int
+    """How many members the group may share with one group of an epoch beside it; 0 without a successor."""
+    recorded: KaonHeight
+    convicted: tuple[IdentityKey, ...]
+    """Everybody who was proven at fault in this epoch's ceremonies by then, sorted: none of them is drawn."""
+    jailed: tuple[IdentityKey, ...]
+    """Who was left out for being jailed, sorted."""
+    previous: GroupMembers
+    """The groups of the epoch before, as they were; empty where there are none."""
+    following: GroupMembers
+    """The groups of the epoch after, where they were drawn already: only at genesis."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultEntry:
+    """A proven fault in a key ceremony: evidence against its author, whatever became of the ceremony."""
+
+    record: CeremonyFault
+    draw: int
+    """Which draw of the epoch."""
+    code: str
+    """What the accused did, as `INVALID_SHARE`."""
+    recorded: KaonHeight
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +177,7 @@ class EpochEntry:
     announced: KaonHeight
     activated: KaonHeight | None
     members: Mapping[Role, tuple[IdentityKey, ...]]
-    """As drawn; position i of a group is participant i of its ceremony."""
+    """As drawn, with successors in the places of who was replaced; in this order they are a ceremony's participants."""
     thresholds: Mapping[Role, int]
     """`t` of each group, from the elected size."""
     preimage_hash: bytes
@@ -160,6 +200,12 @@ class EpochEntry:
     commissions: tuple[Commission, ...] = ()
     """What its sweep pays its members; fixed when it begins to retire."""
     is_commission_paid: bool = False
+    replaced: tuple[Replacement, ...] = ()
+    """Who left a group for a proven fault, in the order of the records."""
+    released: KaonHeight | None = None
+    """The block of the verdict on V: its outputs move by emergencies, V's key is void for ever."""
+    witness_lost: KaonHeight | None = None
+    """The block of the verdict that W cannot sign: its outputs move by recovery, W's key is void for ever."""
 
     @property
     def draw(self) -> int:
@@ -170,6 +216,15 @@ class EpochEntry:
     def first_attempt(self) -> Attempt:
         """Return its ceremonies' first attempt: a later draw goes on counting, so that no host key repeats [R22]."""
         return self.origin.first_attempt if self.origin else Attempt(0)
+
+    @property
+    def is_convicted(self) -> bool:
+        """Tell whether V or W was judged: it ends at once, books nothing and is nobody's target any more."""
+        return self.released is not None or self.witness_lost is not None
+
+    def is_attempt_over(self, role: Role, attempt: Attempt) -> bool:
+        """Tell whether a proven fault ended an attempt of a group's ceremony."""
+        return any((item.role, item.attempt) == (role, attempt) for item in self.replaced)
 
 
 @dataclass(frozen=True, slots=True)

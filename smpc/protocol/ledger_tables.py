@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 
 from smpc.errors import Halted, Refused
 from smpc.params import Params
+from smpc.protocol.arming_state import ArmingEntry
+from smpc.protocol.end_records import ChallengeRaised
 from smpc.protocol.intents import Booking, VaultEntry
 from smpc.protocol.ledger_events import LedgerEvent
 from smpc.protocol.ledger_state import (
@@ -23,11 +25,14 @@ from smpc.protocol.ledger_state import (
     Checkpoint,
     DueEpoch,
     EpochEntry,
+    FaultEntry,
     HeartbeatEntry,
     IntentEntry,
     InvoiceEntry,
 )
-from smpc.protocol.records import ChallengeRaised, Genesis
+from smpc.protocol.measuring import MeasuringWindow
+from smpc.protocol.records import Genesis
+from smpc.protocol.verdict_state import PreimageEntry, Punishment, RejectionEntry, Verdict
 from smpc.types import (
     AccountKey,
     BtcHeight,
@@ -43,6 +48,7 @@ from smpc.types import (
     Outpoint,
     PlainKey,
     RecordId,
+    Role,
     Sats,
     Script,
     Txid,
@@ -98,10 +104,24 @@ class Head:
     """The heartbeats' median fee rate, each with its first block: the current one last, lately valid ones before."""
 
 
+class Judgements:
+    """Verdicts, punishments and what they rest on; written through the same journal as everything."""
+
+    def __init__(self) -> None:
+        self.verdicts: dict[tuple[EpochNumber, Role], Verdict] = {}
+        self.preimages: dict[EpochNumber, PreimageEntry] = {}
+        self.rejections: dict[Outpoint, tuple[RejectionEntry, ...]] = {}
+        self.punishments: dict[IdentityKey, tuple[Punishment, ...]] = {}
+        self.complaints: dict[tuple[EpochNumber, Role, bytes], frozenset[IdentityKey]] = {}
+        self.windows: dict[KaonHeight, MeasuringWindow] = {}
+        self.absences: dict[tuple[KaonHeight, IdentityKey], frozenset[IdentityKey]] = {}
+        self.unauthorised: dict[tuple[EpochNumber, Role], Txid] = {}
+
+
 class LedgerTables:
     """The ledger's mutable state, with an undo journal for the block being applied."""
 
-    def __init__(self, genesis: Genesis, params: Params) -> None:
+    def __init__(self, genesis: Genesis, params: Params) -> None:  # noqa: PLR0915 - a statement for each table
         self.genesis = genesis
         self.params = params
         self.stakes = {item.identity: item.stake for item in genesis.validators if item.stake > 0}
@@ -133,9 +153,13 @@ class LedgerTables:
         self.commissioners: dict[EpochNumber, frozenset[IntentId]] = {}
         self.jailed: dict[IdentityKey, KaonHeight] = {}
         self.heartbeats: dict[IdentityKey, HeartbeatEntry] = {}
+        self.ceremony_faults: dict[EpochNumber, tuple[FaultEntry, ...]] = {}
         self.checkpoints: dict[KaonHeight, Checkpoint] = {}
         self.anchors: dict[EpochNumber, Anchor] = {}
         self.notarised: dict[KaonHeight, tuple[EpochNumber, Txid]] = {}
+        self.armings: dict[Outpoint, tuple[ArmingEntry, ...]] = {}
+        self.armed: dict[EpochNumber, int] = {}
+        self.judgements = Judgements()
         self.events: list[LedgerEvent] = []
         self._journal: list[tuple[dict[Any, Any], Any, Any]] = []
         self._marks: list[tuple[int, int, Head, Money]] = []

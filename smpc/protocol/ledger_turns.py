@@ -8,26 +8,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from smpc.protocol.arming_state import ArmingFault
 from smpc.protocol.epoch import (
     MAX_EPOCHS_WITH_VALUE,
     MAX_PARKED,
     DeadlinePassed,
     EpochEvent,
     EpochFacts,
+    GraceOver,
+    GroupLost,
     PredecessorRedrawn,
     SuccessorActivated,
     TurnCame,
     find_event,
     step,
 )
+from smpc.protocol.ledger_absences import note_window
+from smpc.protocol.ledger_armings import forget_epoch, is_still_target, list_unarmed
+from smpc.protocol.ledger_attendance import punish_missing
 from smpc.protocol.ledger_commission import compute_commission
 from smpc.protocol.ledger_draws import draw_again, note_due
 from smpc.protocol.ledger_events import EpochEntered
 from smpc.protocol.ledger_invoices import compute_fee_rate
+from smpc.protocol.ledger_punishments import punish_silence
 from smpc.protocol.ledger_root import fold_retired
 from smpc.protocol.ledger_state import EpochEntry, EpochState
 from smpc.protocol.ledger_tables import LedgerTables
-from smpc.types import BtcHeight, EpochNumber
+from smpc.protocol.ledger_undone import judge_undone
+from smpc.protocol.ledger_verdicts import is_group_lost, judge_groups
+from smpc.types import BtcHeight, EpochNumber, Role
 
 _PENDING = frozenset({EpochState.ANNOUNCED, EpochState.KEYGEN, EpochState.STANDBY})
 
@@ -36,8 +45,15 @@ def advance_epochs(tables: LedgerTables) -> None:
     """Move every epoch that is due to move in the block that begins."""
     if not tables.epochs and not tables.due:
         note_due(tables, EpochNumber(0))
+    if tables.genesis.needs_arming:
+        note_window(tables)
+        punish_silence(tables)
+        judge_groups(tables)
+        judge_undone(tables)
     for number in sorted(tables.unretired):
         _advance(tables, tables.epochs[number])
+    if tables.genesis.needs_arming:
+        _redraw_lost(tables)
     if not find_hindrance(tables):
         _turn(tables)
     for due in tuple(tables.due.values()):
@@ -49,6 +65,11 @@ def find_hindrance(tables: LedgerTables) -> str:
     """Return why the next epoch does not become active in this block, for people; empty when it does."""
     active = tables.head.active_epoch
     number = EpochNumber(0 if active is None else active + 1)
+    if active is not None and tables.epochs[active].is_convicted:
+        # A convicted epoch ends at once, whatever stands after the next one (section 6, Epoch).
+        entry = tables.epochs.get(number)
+        is_there = entry is not None and entry.state is EpochState.STANDBY
+        return "" if is_there else f"epoch {active} is judged, and epoch {number} is not standby"
     if active is not None:
         over = (tables.epochs[active].activated or 0) + tables.params.epoch_blocks
         if tables.head.height < over:
@@ -57,11 +78,22 @@ def find_hindrance(tables: LedgerTables) -> str:
         entry = tables.epochs.get(needed)
         if entry is None or entry.state is not EpochState.STANDBY:
             return f"epoch {needed} is {entry.state if entry else 'not announced'}, not standby"
+    if active is not None and _waits_for_armings(tables, tables.epochs[active]):
+        return f"outputs of epoch {active} are armed to keys that epoch {number} has no more"
     if count_with_value(tables) >= MAX_EPOCHS_WITH_VALUE:
         return f"{MAX_EPOCHS_WITH_VALUE} epochs hold value"
     if count_parked(tables) >= MAX_PARKED:
         return f"{MAX_PARKED} epochs are parked"
     return ""
+
+
+def _waits_for_armings(tables: LedgerTables, active: EpochEntry) -> bool:
+    """Tell whether E still has to arm again what it armed to a standby that was keyed anew since."""
+    if not tables.genesis.needs_arming or is_group_lost(tables, active, Role.EMERGENCY):
+        return False
+    return any(
+        item.epoch == active.number and item.fault is ArmingFault.TARGET_REKEYED for item in list_unarmed(tables)
+    )
 
 
 def count_with_value(tables: LedgerTables) -> int:
@@ -82,6 +114,7 @@ def move_epoch(tables: LedgerTables, entry: EpochEntry, event: EpochEvent) -> Ep
         tables.drop(tables.unretired, after.number)
     if after.state is EpochState.RETIRED:
         fold_retired(tables, after)
+        forget_epoch(tables, after.number)
     tables.events.append(EpochEntered(after.number, after.state))
     return after
 
@@ -94,10 +127,17 @@ def enter_announced(tables: LedgerTables, entry: EpochEntry) -> None:
 
 
 def note_successor_due(tables: LedgerTables, number: EpochNumber) -> None:
-    """Let epoch 1 be announced once epoch 0 is: at genesis two epochs get their keys, and the draw needs the first."""
+    """Let an epoch be announced once the one before it is, where its own draw had to wait for that one's.
+
+    So at genesis, where two epochs get their keys, and after a standby epoch was drawn again, or was needed before the
+    next one was announced.
+    """
     active, following = tables.head.active_epoch, EpochNumber(number + 1)
-    if number == 0 and active is None:
-        note_due(tables, following, tables.epochs.get(following))
+    known = tables.epochs.get(following)
+    is_missing = following not in tables.due and (known is None or known.state is EpochState.ABORTED)
+    is_genesis = number == 0 and active is None
+    if is_genesis or (active is not None and number == active + 1 and is_missing):
+        note_due(tables, following, known)
 
 
 def _advance(tables: LedgerTables, entry: EpochEntry) -> None:
@@ -108,11 +148,23 @@ def _advance(tables: LedgerTables, entry: EpochEntry) -> None:
     live = tables.payers.get(number, 0) + tables.spenders.get(number, 0)
     facts = EpochFacts(head.height, head.btc_height, tables.epoch_value.get(number, 0), live)
     event = find_event(tables.params, entry, facts)
-    if event is None:
+    if event is None or (isinstance(event, GraceOver) and is_still_target(tables, number)):
         return
     after = move_epoch(tables, entry, event)
     if isinstance(event, DeadlinePassed):
+        for role in after.members:
+            # A group that has its key was looked at when it got it.
+            if role not in after.groups:
+                punish_missing(tables, after, role)
         _draw_anew(tables, after)
+
+
+def _redraw_lost(tables: LedgerTables) -> None:
+    """Key a standby epoch anew whose groups have too few good members: nothing was paid to it yet."""
+    for number in sorted(tables.unretired):
+        entry = tables.epochs[number]
+        if entry.state is EpochState.STANDBY and any(is_group_lost(tables, entry, role) for role in entry.groups):
+            _draw_anew(tables, move_epoch(tables, entry, GroupLost()))
 
 
 def _note_grace(tables: LedgerTables, entry: EpochEntry) -> EpochEntry:
@@ -141,8 +193,10 @@ def _turn(tables: LedgerTables) -> None:
     number = EpochNumber(0 if active is None else active + 1)
     if active is not None:
         ended = move_epoch(tables, tables.epochs[active], SuccessorActivated(head.height))
-        commissions = compute_commission(tables, active, compute_fee_rate(tables))
+        commissions = () if ended.is_convicted else compute_commission(tables, active, compute_fee_rate(tables))
         tables.put(tables.epochs, active, replace(ended, commissions=commissions))
     move_epoch(tables, tables.epochs[number], TurnCame(head.height))
     tables.head = replace(tables.head, active_epoch=number)
-    note_due(tables, EpochNumber(number + 2))
+    following = tables.epochs.get(EpochNumber(number + 1))
+    if following is not None and following.state is not EpochState.ABORTED:
+        note_due(tables, EpochNumber(number + 2))

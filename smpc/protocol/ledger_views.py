@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from smpc.errors import NotFound
 from smpc.protocol.election import ROLES
+from smpc.protocol.end_records import ChallengeRaised
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import EpochState
-from smpc.protocol.records import ChallengeRaised, GroupInfo, Record
+from smpc.protocol.records import GroupInfo, Record
 from smpc.types import (
     EpochNumber,
     FeeRate,

@@ -6,11 +6,13 @@ the coordinator's envelope key on requests, the member's ceremony host key on re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from smpc.params import PROTOCOL_VERSION, Params
-from smpc.protocol.codec import encode
+from smpc.protocol.arming_records import Arming
+from smpc.protocol.codec import ADDED, encode
 from smpc.protocol.encoding import hash_fields
 from smpc.protocol.intents import Booking, Endorsement, Intent
 from smpc.types import (
@@ -23,6 +25,7 @@ from smpc.types import (
     KaonHeight,
     Network,
     Outpoint,
+    PlainKey,
     Purpose,
     SessionId,
     Signature,
@@ -40,6 +43,11 @@ DKG_SUITE: Final = "ChillDKG-secp256k1/0.3"
 def compute_protocol_hash(params: Params) -> bytes:
     """Return the 32-byte hash of the protocol version and every parameter that two participants must share (V01)."""
     return hash_fields("protocol", PROTOCOL_VERSION, encode(params))
+
+
+def compute_answered_hash(message: bytes) -> bytes:
+    """Return the 32 bytes by which a member's answer names the relay's message that it answers."""
+    return hash_fields("relayed", message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +132,12 @@ class DkgFinalizeRequest:
 
 @dataclass(frozen=True, slots=True)
 class DkgInvestigateRequest:
-    """What a member needs to name who gave him a wrong share."""
+    """What a member needs to name who gave him a wrong share, and to prove it."""
 
     header: SessionHeader
     message: bytes
+    firsts: tuple[Envelope, ...] = field(default=(), metadata=ADDED)
+    """Every member's answer to step 1 as it was sealed, in the group's order: evidence, where one of them is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,18 @@ class DkgReply:
     """A member's ceremony message: ChillDKG's participant message of the step asked for (empty where it has none)."""
 
     message: bytes
+    answered: bytes = field(default=b"", metadata=ADDED)
+    """In step 2 the hash of the message answered (32 bytes), so that a wrong signature is evidence; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareAccusation:
+    """A member's proof that another's first message holds a wrong share for it."""
+
+    accused: int
+    """0-based position in the session."""
+    complaint: bytes
+    """97 bytes; empty when the message is malformed, which needs no proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +175,8 @@ class DkgFault:
     is_proven: bool
     code: str
     message: str
+    accusations: tuple[ShareAccusation, ...] = field(default=(), metadata=ADDED)
+    """With the accused's sealed message each is a `CeremonyFault` that anyone verifies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +203,7 @@ class IntentSubject:
     unsigned_tx: bytes
     """For comparison and diagnosis only (V10)."""
     validator_signatures: tuple[Signature, ...]
-    """Empty for V; for W the validators' signature of every input, which a witness verifies first."""
+    """Empty for V; for W, of a recovery E, the validators' signature of every input, which is verified first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +232,36 @@ class WithdrawalSubject:
 
 @dataclass(frozen=True, slots=True)
 class DeadSubject:
-    """Sign that an intent is dead because `spender` took `outpoint` (V73)."""
+    """Sign that an intent is dead because `spender` took `outpoint`, which it or an ancestor of it needs (V73)."""
 
     intent: IntentId
     outpoint: Outpoint
     spender: Txid
     epoch: EpochNumber
+    path: tuple[bytes, ...] = field(default=(), metadata=ADDED)
+    """As in `IntentDead`; checked without any node (`smpc.protocol.ancestry`)."""
 
 
-Subject = IntentSubject | ReadySubject | BookingSubject | WithdrawalSubject | DeadSubject
+@dataclass(frozen=True, slots=True)
+class ArmingSubject:
+    """Pre-sign every rung of an arming's outputs (V60, V64, V65)."""
+
+    arming: Arming
+    intent: Intent | None
+    """Whose outputs and deposits they are while it is not recorded; None for outputs that the ledger knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectionSubject:
+    """Sign every rung of armed outputs of an epoch under a final release (V60-V64, V76)."""
+
+    arming: Arming
+    """What is armed; the session's subject is `verdict_records.compute_rejection_subject` of it."""
+
+
+Subject = (
+    IntentSubject | ReadySubject | BookingSubject | WithdrawalSubject | DeadSubject | ArmingSubject | RejectionSubject
+)
 """What a signing session signs."""
 
 
@@ -255,6 +300,20 @@ class SignReply:
     position: int
     shares: bytes
     """32 bytes per message, joined in the same order."""
+    answered: bytes = field(default=b"", metadata=ADDED)
+    """What was asked and what was signed (32 bytes, `compute_share_context`), so that a wrong share is evidence."""
+
+
+def compute_share_context(
+    request: SignRequest, committed: bytes, public_share: PlainKey, signed: Sequence[tuple[bytes, PlainKey]]
+) -> bytes:
+    """Return the 32 bytes by which a signer's answer names everything that its shares follow from.
+
+    `committed` is the body of its own answer in round one; `signed` has each message (32 bytes) with the plain key it
+    is signed under. Without it a relay could lay an honest answer beside another request or digest than the signer's.
+    """
+    tasks = b"".join(message + key for message, key in signed)
+    return hash_fields("share-context", encode(request), committed, public_share, tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +338,8 @@ class CompleteRequest:
     header: SessionHeader
     intent: IntentId
     validator_signatures: tuple[Signature, ...]
-    witness_signatures: tuple[Signature, ...]
+    cosigner_signatures: tuple[Signature, ...]
+    """W's; E's where it is a recovery."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,32 +9,40 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from smpc.protocol.arming_records import ArmingRecorded
 from smpc.protocol.attestations import CheckpointVote, Heartbeat
+from smpc.protocol.ceremony_records import CeremonyFault, HostKeyAnnounced
 from smpc.protocol.codec import ADDED, encode_variant
 from smpc.protocol.encoding import Field, hash_fields
+from smpc.protocol.end_records import ChallengeRaised, IntentDead, IntentWithdrawn
 from smpc.protocol.intents import Booking, Endorsement, Intent
 from smpc.protocol.invoices import InvoiceRequest
+from smpc.protocol.verdict_records import (
+    AbsenceVote,
+    EvidenceRecorded,
+    PreimageRevealed,
+    RejectionSigned,
+    ServiceComplaint,
+)
 from smpc.types import (
     AccountKey,
     Attempt,
     BurnId,
+    EmergencyMode,
     EpochNumber,
     Finality,
     GroupId,
     HostKey,
     IdentityKey,
-    IntentId,
     KaonHash,
     KaonHeight,
     Network,
-    Outpoint,
     PlainKey,
     RecordId,
     Role,
     Sats,
     Script,
     Signature,
-    Txid,
 )
 
 
@@ -62,36 +70,6 @@ class EpochAnnounced:
                 [(key, sealed) for key, sealed in self.sealed_preimages],
             )
         )
-
-
-@dataclass(frozen=True, slots=True)
-class HostKeyAnnounced:
-    """A member's ceremony host key for one attempt, under his identity key [R22]."""
-
-    network: Network
-    group: GroupId
-    attempt: Attempt
-    identity: IdentityKey
-    host_key: HostKey
-    signature: Signature
-
-    @property
-    def digest(self) -> bytes:
-        """Return the 32 bytes the identity key signs."""
-        return hash_fields(
-            "host-key-announced",
-            self.network,
-            self.group.epoch,
-            self.group.role,
-            self.attempt,
-            self.identity,
-            self.host_key,
-        )
-
-    @property
-    def record_id(self) -> RecordId:
-        """Return the record's id."""
-        return RecordId(self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,76 +188,6 @@ class BookingRecorded:
         return RecordId(self.booking.digest)
 
 
-@dataclass(frozen=True, slots=True)
-class IntentWithdrawn:
-    """V and W of the intent's epoch: no share was released and none will be."""
-
-    network: Network
-    intent: IntentId
-    epoch: EpochNumber
-    validator_signature: Signature
-    witness_signature: Signature
-
-    @property
-    def digest(self) -> bytes:
-        """Return the 32 bytes both group keys sign."""
-        return hash_fields("withdrawal", self.network, self.intent, self.epoch)
-
-    @property
-    def record_id(self) -> RecordId:
-        """Return the record's id."""
-        return RecordId(self.digest)
-
-
-@dataclass(frozen=True, slots=True)
-class IntentDead:
-    """V and W of the active epoch: an input of the intent was spent by another buried transaction."""
-
-    network: Network
-    intent: IntentId
-    outpoint: Outpoint
-    spender: Txid
-    epoch: EpochNumber
-    validator_signature: Signature
-    witness_signature: Signature
-
-    @property
-    def digest(self) -> bytes:
-        """Return the 32 bytes both group keys sign."""
-        return hash_fields(
-            "dead", self.network, self.intent, self.outpoint.txid, self.outpoint.vout, self.spender, self.epoch
-        )
-
-    @property
-    def record_id(self) -> RecordId:
-        """Return the record's id."""
-        return RecordId(self.digest)
-
-
-@dataclass(frozen=True, slots=True)
-class ChallengeRaised:
-    """A registered validator's challenge of an intent; the ledger judges it in the block that includes it [R23]."""
-
-    network: Network
-    intent: IntentId
-    challenger: IdentityKey
-    rule: str
-    """The rule said to be broken, as `V43`."""
-    note: str
-    """Free text for W's operators, at most 500 characters."""
-    signature: Signature
-
-    @property
-    def digest(self) -> bytes:
-        """Return the 32 bytes the challenger signs."""
-        return hash_fields("challenge", self.network, self.intent, self.challenger, self.rule, self.note)
-
-    @property
-    def record_id(self) -> RecordId:
-        """Return the record's id."""
-        return RecordId(self.digest)
-
-
 RESERVE_ACCOUNT: Final = AccountKey(bytes(32))
 """The recipient of a pay-in: kBTC sent here tops the reserve up."""
 
@@ -395,6 +303,13 @@ Record = (
     | BurnRaised
     | Heartbeat
     | CheckpointVote
+    | CeremonyFault
+    | ArmingRecorded
+    | EvidenceRecorded
+    | ServiceComplaint
+    | AbsenceVote
+    | PreimageRevealed
+    | RejectionSigned
 )
 """Every record a block may hold. `EpochAnnounced` comes from the proposer only."""
 
@@ -430,11 +345,18 @@ class Genesis:
     block_millis: int
     """Time between blocks, milliseconds."""
     finality: Finality = field(default=Finality.DEPTH, metadata=ADDED)
+    emergency: EmergencyMode = field(default=EmergencyMode.OFF, metadata=ADDED)
+    """`ARMED` only with checkpoints: where epochs do not turn there is no parallel group."""
 
     @property
     def has_checkpoints(self) -> bool:
         """Tell whether checkpoints make blocks final; only then do epochs turn."""
         return self.finality is Finality.CHECKPOINTS
+
+    @property
+    def needs_arming(self) -> bool:
+        """Tell whether nothing is recorded, signed or credited before it is armed."""
+        return self.emergency is EmergencyMode.ARMED
 
     @property
     def genesis_hash(self) -> KaonHash:
@@ -450,6 +372,7 @@ class Genesis:
                 self.btc_start[1],
                 self.block_millis,
                 *([] if self.finality is Finality.DEPTH else [self.finality]),
+                *([] if self.emergency is EmergencyMode.OFF else [self.emergency]),
             )
         )
 

@@ -1,7 +1,8 @@
 """The participant's rule catalogue as data, which rules hold for which purpose, and verdicts (participant-rules.md).
 
-Rules of emergencies, seeding and heartbeats join the catalogue with their flows; V36 and V54 (armings) are off
-until armings exist. Gather facts first, then judge purely: every failed rule is reported, not the first one.
+Rules of verdicts, seeding and heartbeats join the catalogue with their flows; V36 and V54 (armings) hold only on a
+chain whose genesis says that every output is armed. Gather facts first, then judge purely: every failed rule is
+reported, not the first one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Stage(enum.StrEnum):
 _CATALOGUE: Final = (
     Rule("V01", ("PROTOCOL_MISMATCH",), "protocol version and parameter hash equal my own"),
     Rule(
-        "V02", ("NODE_BEHIND", "WRONG_CHAIN"), "my bitcoind is synced, on the right chain, and its tip is young enough"
+        "V02",
+        ("NODE_BEHIND", "WRONG_CHAIN", "NODE_AHEAD"),
+        "my bitcoind is synced, on the right chain, its tip young enough and near the validators' median",
     ),
     Rule("V03", ("NOT_LEADER",), "the envelope is signed by the slot's leader"),
     Rule("V04", ("SESSION_ID_MISMATCH",), "the session id is the one I compute from the header"),
@@ -56,7 +59,14 @@ _CATALOGUE: Final = (
     Rule("V13", ("DUPLICATE",), "no input, output or id stands twice"),
     Rule(
         "V14",
-        ("AMOUNT_MISMATCH", "INPUT_MISSING", "INPUT_SPENT", "INPUT_NOT_BOOKED", "UNKNOWN_SCRIPT"),
+        (
+            "AMOUNT_MISMATCH",
+            "INPUT_MISSING",
+            "INPUT_SPENT",
+            "INPUT_NOT_BOOKED",
+            "UNKNOWN_SCRIPT",
+            "PARENT_MISMATCH",
+        ),
         "every input exists, is unspent, is ours by its recomputed script, and holds the amount claimed",
     ),
     Rule("V15", ("CHANGE_SCRIPT",), "vault outputs pay the certified group of the right epoch"),
@@ -79,13 +89,18 @@ _CATALOGUE: Final = (
     ),
     Rule(
         "V21",
-        ("INTENT_NOT_FINAL", "WINDOW_NOT_OVER", "INTENT_NOT_LIVE", "NOT_ENDORSED"),
-        "the intent is final, endorsed by both groups, live, and its window is over in final blocks",
+        ("INTENT_NOT_FINAL", "WINDOW_NOT_OVER", "INTENT_NOT_LIVE", "NOT_ENDORSED", "CHALLENGED"),
+        "the intent is final, live, endorsed by both groups that sign, uncontested, its window over in final blocks",
     ),
     Rule(
         "V22", ("TARGET_NOT_ACTIVE",), "outputs pay the epoch active at the recording block, which is not closed since"
     ),
     Rule("V23", ("MIXED_INPUTS",), "vault inputs and refundable inputs never stand together"),
+    Rule(
+        "V24",
+        ("NOTARISATION_CONTRADICTED", "NOTARISATION_UNKNOWN"),
+        "what spends my vault on my Bitcoin chain notarises no other consensus-layer chain than mine",
+    ),
     Rule(
         "V30", ("UNKNOWN_TEMPLATE",), "the deposit's leaves are built from the template and this network's locks only"
     ),
@@ -94,6 +109,7 @@ _CATALOGUE: Final = (
     Rule("V33", ("OUT_OF_BOUNDS", "TOTAL_CAP"), "amounts are inside the invoice's bounds and all caps"),
     Rule("V34", ("REFUND_TOO_CLOSE",), "the refund opens later than the margin"),
     Rule("V35", ("BLOCKED",), "no deposit is on my blocklist"),
+    Rule("V36", ("NOT_ARMED",), "every deposit is armed in a final record, and its target is still good"),
     Rule("V37", ("ALREADY_CREDITED",), "the deposit is not credited already"),
     Rule("V40", ("BURN_NOT_OPEN", "BURN_UNKNOWN"), "the burn is final, open and not cancelled"),
     Rule("V41", ("PAYOUT_BOUNDS", "WINDOW_CAP"), "the payout is inside its bounds and the rolling cap"),
@@ -110,6 +126,21 @@ _CATALOGUE: Final = (
         ("OUTPUT_LEFT_OUT", "NOT_MATURE"),
         "the sweep spends all vault outputs of the retiring epoch that are mature and free, and no others",
     ),
+    Rule("V54", ("NOT_ARMED",), "every vault output it creates is armed in a final record to a target still good"),
+    Rule(
+        "V60",
+        ("WRONG_TARGET", "NOT_ARMED"),
+        "an emergency pays exactly the parallel group, in the one shape and at preset rates; W signs what E armed",
+    ),
+    Rule("V61", ("NOT_FINAL",), "the release of the outputs' epoch is final on the consensus layer"),
+    Rule("V62", ("TRANSFER_MESSAGE",), "what is signed spends the rejection leaf, as no transfer does"),
+    Rule("V63", ("INPUT_SPENT",), "each input waits for the emergency lock and is not spent otherwise for good"),
+    Rule("V64", ("RUNG_SIGNED",), "each rung of an outpoint is signed once for each target"),
+    Rule(
+        "V65",
+        ("NO_TARGET", "VALUE_TOO_SMALL", "ARMING_OFF"),
+        "the target is certified and not retired, and the value bears at least one rung",
+    ),
     Rule(
         "V70",
         ("BOOKING_MISMATCH", "NOT_DEEP_ENOUGH", "NOT_MINED", "ALREADY_BOOKED", "INTENT_UNKNOWN"),
@@ -117,10 +148,16 @@ _CATALOGUE: Final = (
     ),
     Rule(
         "V73",
-        ("NOT_DEAD", "SHARE_RELEASED", "INTENT_NOT_LIVE"),
-        "a dead intent lost an input to a buried spend; a withdrawn one has no share of mine",
+        ("NOT_DEAD", "BAD_PATH", "SHARE_RELEASED", "INTENT_NOT_LIVE"),
+        "a dead intent lost an input, or an ancestor of one, to a buried spend; a withdrawn one has no share of mine",
     ),
     Rule("V75", ("TRANSCRIPT_MISMATCH", "READY_SIGNED"), "the key-ready message is of my own ceremony, once"),
+    Rule("V76", ("NOT_RELEASED",), "every output rejected is an armed one of the epoch that is released"),
+    Rule(
+        "V77",
+        ("W_CAN_SIGN", "LOCK_NOT_PASSED", "PAYS_SOMEBODY", "TARGET_NOT_ACTIVE"),
+        "a final record says that W cannot sign, the recovery lock is over, and all goes to the active epoch's vault",
+    ),
 )
 
 RULES: Final[Mapping[str, Rule]] = MappingProxyType({rule.id: rule for rule in _CATALOGUE})
@@ -137,21 +174,26 @@ def _expand(text: str) -> tuple[str, ...]:
 
 
 # Sign adds V02's own-node half to the list of participant-rules.md: a node that is behind cannot answer V14 (case B22).
-_ENDORSE: Final = "V01-V07 V10-V20 V22 V23"
-_SIGN: Final = "V01-V17 V19 V21-V23"
+# V36 and V54 are judged at Sign only: E signs beside the endorsements, and the ledger takes no intent before both.
+_ENDORSE: Final = "V01-V07 V10-V20 V22-V24"
+_SIGN: Final = "V01-V17 V19 V21-V24"
 
 MATRIX: Final[Mapping[tuple[Stage, Purpose], tuple[str, ...]]] = MappingProxyType(
     {
-        (Stage.ENDORSE, Purpose.TRANSFER): _expand(f"{_ENDORSE} V30-V37"),
+        (Stage.ENDORSE, Purpose.TRANSFER): _expand(f"{_ENDORSE} V30-V35 V37"),
         (Stage.ENDORSE, Purpose.PAYOUT): _expand(f"{_ENDORSE} V40-V43"),
         (Stage.ENDORSE, Purpose.SWEEP): _expand(f"{_ENDORSE} V40-V43 V50-V53"),
-        (Stage.SIGN, Purpose.TRANSFER): _expand(f"{_SIGN} V34"),
-        (Stage.SIGN, Purpose.PAYOUT): _expand(_SIGN),
-        (Stage.SIGN, Purpose.SWEEP): _expand(_SIGN),
-        (Stage.SIGN, Purpose.BOOKING): _expand("V01-V06 V08 V09 V70"),
-        (Stage.SIGN, Purpose.WITHDRAWAL): _expand("V01 V03 V04 V06 V08 V09 V73"),
-        (Stage.SIGN, Purpose.DEAD): _expand("V01-V04 V06 V08 V09 V73"),
-        (Stage.SIGN, Purpose.READY): _expand("V01 V03 V04 V06 V08 V09 V75"),
+        (Stage.ENDORSE, Purpose.RECOVERY): _expand(f"{_ENDORSE} V77"),
+        (Stage.SIGN, Purpose.TRANSFER): _expand(f"{_SIGN} V34 V36 V54"),
+        (Stage.SIGN, Purpose.PAYOUT): _expand(f"{_SIGN} V54"),
+        (Stage.SIGN, Purpose.SWEEP): _expand(f"{_SIGN} V54"),
+        (Stage.SIGN, Purpose.RECOVERY): _expand(f"{_SIGN} V54 V77"),
+        (Stage.SIGN, Purpose.ARMING): _expand("V01-V06 V08-V15 V17 V19 V24 V60 V62 V64 V65"),
+        (Stage.SIGN, Purpose.REJECTION): _expand("V01 V03-V06 V08-V13 V17 V24 V60-V64 V76"),
+        (Stage.SIGN, Purpose.BOOKING): _expand("V01-V06 V08 V09 V24 V70"),
+        (Stage.SIGN, Purpose.WITHDRAWAL): _expand("V01 V03 V04 V06 V08 V09 V24 V73"),
+        (Stage.SIGN, Purpose.DEAD): _expand("V01-V04 V06 V08 V09 V24 V73"),
+        (Stage.SIGN, Purpose.READY): _expand("V01 V03 V04 V06 V08 V09 V24 V75"),
     }
 )
 """Which rules hold at which stage for which purpose. A pair that is missing is refused whole."""

@@ -29,13 +29,18 @@ def find_wrong_signatures(params: SessionParams, transcript: bytes, certificate:
             f"a certificate of {params.size} members has {SIGNATURE_SIZE * params.size} bytes", code="BAD_LENGTH"
         )
     signatures = [certificate[i : i + SIGNATURE_SIZE] for i in range(0, len(certificate), SIGNATURE_SIZE)]
-    # Dropping the host key's sign is sound: the transcript contains the full key.
     return tuple(
         member
         for member, signature in enumerate(signatures)
-        if not verify_tagged(
-            params.host_points[member], _serialize(member, transcript), signature, tag_prefix=PLAIN_PREFIX
-        )
+        if not is_transcript_signed(params, member, transcript, signature)
+    )
+
+
+def is_transcript_signed(params: SessionParams, position: int, transcript: bytes, signature: bytes) -> bool:
+    """Tell whether the member at `position` signed this transcript; a signature of another length than 64 is none."""
+    # Dropping the host key's sign is sound: the transcript contains the full key.
+    return verify_tagged(
+        params.host_points[position], _serialize(position, transcript), signature, tag_prefix=PLAIN_PREFIX
     )
 
 

@@ -28,6 +28,7 @@ from smpc.threshold.dkg_participant import (
     participant_investigate,
     participant_step1,
     participant_step2,
+    verify_transcript_signature,
 )
 from smpc.threshold.dkg_recovery import coordinator_recover, participant_recover, verify_recovery_data
 from smpc.threshold.group_key import DkgOutput, GroupKey, SecretShare
@@ -56,4 +57,5 @@ __all__ = [
     "participant_step1",
     "participant_step2",
     "verify_recovery_data",
+    "verify_transcript_signature",
 ]

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from smpc.curve import ORDER, Point, SecretKey, compute_point, multiply_generator, sum_points
 from smpc.errors import Conflict, CoordinatorFault, InvalidInput, UnattributedFault
-from smpc.threshold.certeq import find_wrong_signatures, sign_transcript
+from smpc.threshold.certeq import find_wrong_signatures, is_transcript_signed, sign_transcript
 from smpc.threshold.encpedpop import (
     build_encrypted_contribution,
     check_own_nonce,
@@ -17,7 +17,12 @@ from smpc.threshold.encpedpop import (
 from smpc.threshold.group_key import DkgOutput, GroupKey, SecretShare
 from smpc.threshold.messages import CoordinatorMessage1, InvestigationMessage, ParticipantMessage1, RecoveryData
 from smpc.threshold.params import InvalidHostSecret, SessionParams, hostpubkey_gen
-from smpc.threshold.simplpedpop import ShareMismatch, check_contributions, finish_contribution
+from smpc.threshold.simplpedpop import (
+    ShareMismatch,
+    check_contributions,
+    compute_sum_commitments,
+    finish_contribution,
+)
 
 
 class _Use:
@@ -135,6 +140,19 @@ def participant_step2(
     signature = sign_transcript(host_secret, position, transcript.to_transcript_bytes(), aux32)
     group = GroupKey(params.host_keys, outcome.tweaked)
     return ParticipantState2(params, transcript, group, SecretShare(position, outcome.share)), signature
+
+
+def verify_transcript_signature(params: SessionParams, position: int, broadcast: bytes, signature: bytes) -> bool:
+    """Tell whether a member's answer to step 2 is what the member at `position` signs after reading `broadcast`.
+
+    InvalidInput or UnattributedFault for a broadcast that no honest member answers with a signature.
+    """
+    parsed = CoordinatorMessage1.from_bytes(broadcast, threshold=params.threshold, size=params.size)
+    commitment, _, _ = compute_sum_commitments(parsed.to_secrets, parsed.sum_nonconstant)
+    transcript = RecoveryData.build_transcript(
+        params.threshold, commitment, params.host_keys, parsed.nonce_keys, parsed.encrypted_shares
+    )
+    return is_transcript_signed(params, position, transcript.to_transcript_bytes(), signature)
 
 
 def participant_finalize(state: ParticipantState2, certificate: bytes) -> DkgOutput:

@@ -20,8 +20,9 @@ from smpc.curve import (
     multiply_generator,
     parse_scalar,
     reduce_scalar,
+    sum_encoded_scalars,
     tagged_hash,
-    verify_schnorr,
+    verify_schnorr_with_point,
 )
 from smpc.errors import InvalidInput, MemberFault
 from smpc.threshold.frost_context import SigningContext, TweakContext
@@ -197,12 +198,17 @@ def aggregate_shares(session: MessageSession, shares: Mapping[int, bytes]) -> Si
     `shares` has 32 bytes for every signer of the set, by position.
     """
     scalars = [*map(int.from_bytes, map(shares.__getitem__, session.context.signers))]  # big-endian by default
-    if max(scalars) >= ORDER:
+    return _finish_signature(session, sum(scalars) if max(scalars) < ORDER else None)
+
+
+def _finish_signature(session: MessageSession, total: int | None) -> Signature | None:
+    """Add the tweak to the sum of all shares (None where one is no scalar) and verify what comes out."""
+    if total is None:
         return None
     key = session.task.key
     tweak = session.challenge * (key.tweak if key.has_even_y else -key.tweak)
-    signature = Signature(session.nonce_key[1:] + encode_scalar(sum(scalars) + tweak))
-    return signature if verify_schnorr(key.xonly_key, session.task.message, signature) else None
+    signature = Signature(session.nonce_key[1:] + encode_scalar(total + tweak))
+    return signature if verify_schnorr_with_point(key.point, session.task.message, signature) else None
 
 
 def aggregate_signatures(
@@ -224,14 +230,15 @@ def aggregate_signatures(
     wrong = [signer for signer in context.signers if len(shares[signer]) != SHARE_SIZE * count]
     if wrong:
         raise MemberFault(f"the shares of members {wrong} have a wrong length", members=wrong, code="INVALID_SHARE")
+    totals = sum_encoded_scalars([shares[signer] for signer in context.signers], count)
     signatures: list[Signature | None] = []
     culprits: set[int] = set()
     for number, (task, aggregate) in enumerate(zip(tasks, aggregates, strict=True)):
         session = open_session(context, task, aggregate)
-        place = slice(SHARE_SIZE * number, SHARE_SIZE * number + SHARE_SIZE)
-        own = {signer: shares[signer][place] for signer in context.signers}
-        signatures.append(aggregate_shares(session, own))
+        signatures.append(_finish_signature(session, totals[number]))
         if signatures[-1] is None:
+            place = slice(SHARE_SIZE * number, SHARE_SIZE * number + SHARE_SIZE)
+            own = {signer: shares[signer][place] for signer in context.signers}
             nonces = {signer: split_nonces(commitments[signer], count)[number] for signer in context.signers}
             culprits |= _find_culprits(session, nonces, own, culprits)
     return BatchOutcome(tuple(signatures), tuple(sorted(culprits)))

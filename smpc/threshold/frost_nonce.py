@@ -156,26 +156,29 @@ class AggregateNonce:
 
     first: Point
     second: Point
+    encoded: bytes
+    """130 bytes, as on the wire; the half of an infinity is all zero."""
     compressed: bytes
     """66 bytes, as hashed."""
 
     @classmethod
     def from_points(cls, first: Point, second: Point) -> AggregateNonce:
         """Build it from the two sums."""
-        return cls(first, second, first.to_bytes() + second.to_bytes())
+        one, two = _encode_half(first), _encode_half(second)
+        return cls(first, second, one + two, _compress(one) + _compress(two))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> AggregateNonce:
         """Parse 130 or 66 bytes (all-zero halves are infinity); InvalidInput for anything else."""
-        half = len(data) // 2
-        first, second = data[:half], data[half:]
-        return cls(_parse_half(first), _parse_half(second), compress_nonce(data))
+        if len(data) != NONCE_SIZE:
+            half = len(compress_nonce(data)) // 2
+            return cls.from_points(_parse_half(data[:half]), _parse_half(data[half:]))
+        one, two = data[:65], data[65:]
+        return cls(_parse_half(one), _parse_half(two), data, _compress(one) + _compress(two))
 
     def to_bytes(self) -> bytes:
         """Return 130 bytes for the wire."""
-        return b"".join(
-            bytes(65) if point.is_infinity else point.to_bytes_uncompressed() for point in (self.first, self.second)
-        )
+        return self.encoded
 
 
 def aggregate_nonces(nonces: Mapping[int, bytes]) -> AggregateNonce:
@@ -229,6 +232,10 @@ def _compress(point: bytes) -> bytes:
     if not point[0]:
         return bytes(33)
     return (b"\x03" if point[64] & 1 else b"\x02") + point[1:33]
+
+
+def _encode_half(point: Point) -> bytes:
+    return bytes(65) if point.is_infinity else point.to_bytes_uncompressed()
 
 
 def _parse_half(data: bytes) -> Point:

@@ -97,8 +97,8 @@ def _on_nonces(record: RoastRecord, event: NoncesArrived) -> Transition:
     member = _find_member(record, event.member)
     if member is None or member.standing is not Standing.ASKED or member.attempt != event.attempt:
         return Transition(record)
-    record = _set_member(record, event.member, standing=Standing.READY)
-    return _settle(replace(record, ready=(*record.ready, event.member)))
+    members = _change_members(record, [event.member], standing=Standing.READY)
+    return _settle(replace(record, members=members, ready=(*record.ready, event.member)))
 
 
 def _on_shares(record: RoastRecord, event: SharesArrived) -> Transition:
@@ -228,19 +228,20 @@ def _settle(record: RoastRecord) -> Transition:
         chosen = sorted(record.ready[: record.threshold])
         number = len(record.sessions)
         session = Session(number, tuple((position, record.members[position].attempt) for position in chosen))
-        record = replace(record, ready=record.ready[record.threshold :], sessions=(*record.sessions, session))
-        for position in chosen:
-            record = _set_member(record, position, standing=Standing.SIGNING, session=number)
+        members = _change_members(record, chosen, standing=Standing.SIGNING, session=number)
+        ready, sessions = record.ready[record.threshold :], (*record.sessions, session)
+        record = replace(record, members=members, ready=ready, sessions=sessions)
         effects.append(AskShares(number, session.signers))
     live = [session for session in record.sessions if session.state is not SessionState.CLOSED]
-    left = sum(member.standing is not Standing.OUT for member in record.members)
+    left = sum([member.standing is not Standing.OUT for member in record.members])
     if left < record.threshold and not live:
         failed = _fail(record, "TOO_FEW_MEMBERS")
         return Transition(failed.record, (*effects, *failed.effects))
     if not live and len(record.sessions) >= record.max_sessions:
         failed = _fail(record, "TOO_MANY_SESSIONS")
         return Transition(failed.record, (*effects, *failed.effects))
-    return Transition(replace(record, phase=Phase.SIGNING if live else Phase.COMMITTING), tuple(effects))
+    phase = Phase.SIGNING if live else Phase.COMMITTING
+    return Transition(record if record.phase is phase else replace(record, phase=phase), tuple(effects))
 
 
 def _fail(record: RoastRecord, reason: str) -> Transition:
@@ -271,9 +272,14 @@ def _find_session(record: RoastRecord, number: int) -> Session | None:
 
 
 def _set_member(record: RoastRecord, position: int, **changes: Any) -> RoastRecord:  # noqa: ANN401 - dataclass fields
+    return replace(record, members=_change_members(record, [position], **changes))
+
+
+def _change_members(record: RoastRecord, positions: Iterable[int], **changes: Any) -> tuple[Member, ...]:  # noqa: ANN401
     members = list(record.members)
-    members[position] = replace(members[position], **changes)
-    return replace(record, members=tuple(members))
+    for position in positions:
+        members[position] = replace(members[position], **changes)
+    return tuple(members)
 
 
 def _set_session(record: RoastRecord, session: Session) -> RoastRecord:

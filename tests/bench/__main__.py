@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,16 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Measure, show, write; CHECK_FAILED when a limit does not hold."""
     given = _parse(arguments)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    # A round's own log lines would stand between the lines of the table.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     measured: list[Measurement] = []
     failures: list[str] = []
-    for name in given.only or BENCHMARKS:
-        try:
-            with console.status(f"measuring: {name}"):
-                measured += _measure(name)
-        except BridgeError as error:
-            failures.append(f"{name} was not measured: {error.message} {error.remedy}")
+    with _quiet_log():
+        for name in given.only or BENCHMARKS:
+            try:
+                with console.status(f"measuring: {name}"):
+                    measured += _measure(name)
+            except BridgeError as error:
+                failures.append(f"{name} was not measured: {error.message} {error.remedy}")
     failures += [f"above its limit: {each.name.strip()}" for each in measured if not each.is_within_limit]
     show_table(console, measured)
     write_report(given.report, measured, failures)
@@ -47,6 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
         return ExitCode.CHECK_FAILED
     console.print(f"every limit holds; the numbers are in {given.report}", markup=False)
     return ExitCode.DONE
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Keep a round's own log lines from standing between the lines of the table."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

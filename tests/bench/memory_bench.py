@@ -31,7 +31,7 @@ def run() -> list[Measurement]:
 
 async def _weigh(devnet: Devnet) -> list[Measurement]:
     try:
-        status = await devnet.up(DevnetOptions())
+        status = await devnet.up(DevnetOptions.choose())
         await asyncio.sleep(REST_SECONDS)
         return measure_processes(status)
     finally:

@@ -418,6 +418,40 @@ class TestMempoolSpenders:
         assert await world.node.fetch_mempool_txids() == frozenset()
 
 
+class TestRememberedTransactions:
+    """What the coordinator proves an ancestor's loss with: bytes of transactions whose blocks were left behind."""
+
+    async def test_an_unknown_transaction_is_not_remembered(self, world: BitcoinWorld) -> None:
+        assert await world.node.fetch_remembered(Txid(b"\x07" * 32)) is None
+
+    async def test_pending_and_mined_transactions_are_remembered(self, world: BitcoinWorld) -> None:
+        payment = spend(world.fund(50_000), pay=45_000)
+        await world.node.broadcast(payment.to_bytes())
+        assert await world.node.fetch_remembered(payment.txid) == payment.to_bytes()
+        world.mine()
+        assert await world.node.fetch_remembered(payment.txid) == payment.to_bytes()
+
+    async def test_a_transaction_that_a_reorg_and_a_double_spend_took_is_remembered_though_it_is_nowhere(
+        self, world: BitcoinWorld
+    ) -> None:
+        outpoint = world.fund(50_000)
+        parent, rival = spend(outpoint, pay=45_000), spend(outpoint, pay=40_000)
+        child = spend(parent.outpoint(0), pay=41_000)
+        block_hash = world.mine_only([parent, child])
+        world.mine(2)
+        world.invalidate(block_hash)
+        world.mine_only([rival])
+        world.mine(3)
+        for lost in (parent, child):
+            assert await world.node.fetch_transaction(lost.txid) is None
+            assert await world.node.fetch_remembered(lost.txid) == lost.to_bytes()
+        assert await world.node.fetch_output(outpoint, include_mempool=False) is None
+        found = await world.node.fetch_transaction(rival.txid)
+        assert found is not None
+        assert found.confirmations == 4
+        world.reconsider(block_hash)
+
+
 async def test_fee_estimate_is_none_or_a_rate_that_one_can_pay(world: BitcoinWorld) -> None:
     estimate = await world.node.estimate_fee_rate(3)
     assert estimate is None or 1_000 <= estimate <= ABSURD_FEE_RATE

@@ -13,11 +13,14 @@ import pytest
 from smpc.errors import Conflict, InvalidInput, NotFound, Refused
 from smpc.node.replica import Replica
 from smpc.params import REGTEST
+from smpc.protocol.ceremony_records import CeremonyFault
+from smpc.protocol.end_records import ChallengeRaised
 from smpc.protocol.ledger_state import BurnStatus, EpochState
-from smpc.protocol.records import BurnRequested, ChallengeRaised, InvoicesRecorded, KaonBlock, Record
-from smpc.types import KaonHeight, Network, Signature
+from smpc.protocol.records import BurnRequested, InvoicesRecorded, KaonBlock, Record
+from smpc.types import KaonHeight, Network, Role, Signature
 from tests.contract.consensus_world import World, open_devchain, open_memory
 from tests.support.chain import LedgerChain
+from tests.support.faulty_ceremony import open_session
 from tests.support.groups import EPOCH, KeyedEpoch, build_keyed_epoch, endorse, make_account, sign
 
 
@@ -147,6 +150,37 @@ async def test_a_refusal_carries_its_rule_and_remedy(world: World) -> None:
         await world.coordinator.submit(chain.make_invoices(terms))
     assert (caught.value.code, caught.value.rule) == ("WRONG_TERMS", "V31")
     assert "preset" in caught.value.remedy
+
+
+async def test_a_fault_is_taken_once_from_its_accuser_and_from_a_coordinator(world: World) -> None:
+    epoch = build_keyed_epoch()
+    await world.advance()
+    for record in epoch.host_keys:
+        await world.participant.submit(record)
+    await world.advance()
+    fault, other = open_session(epoch).accuse_share(2, 0), open_session(epoch).accuse_share(3, 0)
+    assert await world.coordinator.submit(fault) == fault.record_id
+    assert await world.participant.submit(fault) == fault.record_id
+    assert await world.participant.submit(other) == fault.record_id
+    await world.advance(2)
+    page = await world.user.list_records(KaonHeight(0), (CeremonyFault,))
+    assert [entry.record for entry in page.entries] == [fault]
+    view = await world.user.fetch_epoch(EPOCH)
+    (validators,) = [group for group in view.groups if group.role is Role.VALIDATOR]
+    assert fault.accused not in validators.members
+    assert (len(validators.members), validators.threshold) == (4, 3)
+
+
+async def test_a_fault_of_one_member_goes_in_from_its_accuser_alone(world: World) -> None:
+    epoch = build_keyed_epoch()
+    await world.advance()
+    for record in epoch.host_keys:
+        await world.participant.submit(record)
+    fault = open_session(epoch, Role.WITNESS).accuse_share(0, 3)
+    assert await world.participant.submit(fault) == fault.record_id
+    await world.advance(2)
+    page = await world.user.list_records(KaonHeight(0), (CeremonyFault,))
+    assert [entry.record for entry in page.entries] == [fault]
 
 
 async def test_nobody_submits_an_announcement(world: World) -> None:

@@ -129,6 +129,9 @@ def test_kbtc_is_sent_and_paid_out(devnet: RunningDevnet, rich_user: str) -> Non
 
     sent = devnet.peg("send", "--from", rich_user, "--to", friend, "--amount", "0.1")
     assert sent["amount_sats"] == 10_000_000
+    shown = devnet.peg("transfer", sent["id"])
+    assert (shown["amount_sats"], shown["kaon_height"]) == (10_000_000, sent["kaon_height"])
+    assert shown["confirmations"] == shown["raw_confirmations"] >= sent["raw_confirmations"] >= 1
     assert (_balance(devnet, rich_user), _balance(devnet, friend)) == (before - 10_000_000, 10_000_000)
 
     address = str(devnet.bitcoin("getnewaddress", wallet=friend))
@@ -137,6 +140,7 @@ def test_kbtc_is_sent_and_paid_out(devnet: RunningDevnet, rich_user: str) -> Non
     paid = devnet.wait_state(("pegout", "status", requested["id"]), "booked", mine=True)
 
     assert set(paid) >= PEGOUT_FIELDS
+    assert (paid["confirmations"], paid["raw_confirmations"]) == (paid["payout_confirmations"], None)
     assert paid["burn_sats"] == paid["payout_sats"] + paid["fee_sats"]
     assert str(devnet.bitcoin("getreceivedbyaddress", address, 3, wallet=friend)) == "0.05000000"
     assert _balance(devnet, friend) == 10_000_000 - paid["burn_sats"]
@@ -205,6 +209,27 @@ def test_what_the_ledger_forbids_is_refused_with_its_rule(devnet: RunningDevnet,
     assert foreign.code == 2
 
 
+def test_the_reserve_is_topped_up_from_an_account_and_shows_before_and_after(
+    devnet: RunningDevnet, rich_user: str
+) -> None:
+    before = devnet.peg("reserve", "show")
+    dry = devnet.peg("reserve", "pay-in", "--from", rich_user, "--amount", "70000sat", "--dry-run")
+    assert dry["reserve_after_sats"] == dry["reserve_before_sats"] + 70_000
+    assert devnet.peg("reserve", "show")["reserve_sats"] == before["reserve_sats"]
+    paid = devnet.peg("reserve", "pay-in", "--from", rich_user, "--amount", "70000sat")
+    assert paid["account_after_sats"] == paid["account_before_sats"] - 70_000 == _balance(devnet, rich_user)
+    assert paid["reserve_after_sats"] == paid["reserve_before_sats"] + 70_000
+    devnet.wait(lambda: devnet.peg("reserve", "show")["reserve_sats"] == paid["reserve_after_sats"], "the pay-in")
+    assert not devnet.peg("reserve", "show")["are_credits_halted"]
+    assert devnet.peg("supply")["difference_sats"] == 0
+
+
+def test_an_account_cannot_pay_more_in_than_it_holds(devnet: RunningDevnet, rich_user: str) -> None:
+    one_more = f"{_balance(devnet, rich_user) + 1}sat"
+    refused = devnet.try_peg("reserve", "pay-in", "--from", rich_user, "--amount", one_more)
+    assert (refused.code, refused.error["code"]) == (3, "INSUFFICIENT_BALANCE")
+
+
 def test_a_dry_run_changes_nothing(devnet: RunningDevnet, rich_user: str) -> None:
     address = str(devnet.bitcoin("getnewaddress", wallet=rich_user))
 
@@ -252,3 +277,16 @@ def test_every_check_of_every_pod_can_be_asked_for(devnet: RunningDevnet, rich_u
     assert {check["rule"] for check in explained["checks"]} >= {"V10", "V14", "V21"}
     assert all(check["is_ok"] for check in explained["checks"])
     assert len({check["pod"] for check in explained["checks"]}) >= 6
+    assert explained["silent"] == []
+
+
+def test_a_pod_that_cannot_be_asked_is_named(devnet: RunningDevnet, rich_user: str) -> None:
+    pegin = devnet.peg("pegin", "list", "--recipient", rich_user, "--state", "booked")["pegins"][0]
+    processes = devnet.peg("devnet", "stop", "pod-13")["processes"]
+    try:
+        explained = devnet.peg("explain", pegin["id"])
+    finally:
+        devnet.peg("devnet", "up")
+    gone = next(process["identity"] for process in processes if process["name"] == "pod-13")
+    assert [item["pod"] for item in explained["silent"]] == [gone]
+    assert all(item["reason"] for item in explained["silent"])

@@ -82,6 +82,15 @@ async def pause(desk: Desk, flow: str, *, is_paused: bool, dry_run: bool = False
     return list((await desk.operator.call(lambda stub: stub.Pause, request, seconds=SECONDS)).paused)
 
 
+async def run_sweep(desk: Desk, request: operator_pb2.RunSweepRequest) -> operator_pb2.RunSweepResponse:
+    return await desk.operator.call(lambda stub: stub.RunSweep, request, seconds=SECONDS)
+
+
+async def plan_sweep(desk: Desk, rate: int) -> operator_pb2.PlanSweepResponse:
+    request = operator_pb2.PlanSweepRequest(fee_rate_sat_per_kvb=rate)
+    return await desk.operator.call(lambda stub: stub.PlanSweep, request, seconds=SECONDS)
+
+
 async def supply(desk: Desk) -> peg_pb2.PegServiceGetSupplyResponse:
     return await desk.peg.call(lambda stub: stub.GetSupply, peg_pb2.PegServiceGetSupplyRequest(), seconds=SECONDS)
 
@@ -284,6 +293,38 @@ def test_a_pause_stops_new_promises_and_outlives_a_restart(devnet: RunningDevnet
     finally:
         assert ask(devnet, lambda desk: pause(desk, "pegin", is_paused=False)) == []
     assert ask(devnet, lambda desk: create(desk, order(b"paused"))).state == "issued"
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "rule"),
+    [
+        (operator_pb2.RunSweepRequest(), InvalidInput, ""),
+        (operator_pb2.RunSweepRequest(epoch=0), Refused, "V06"),
+        (operator_pb2.RunSweepRequest(epoch=0, dry_run=True), Refused, "V06"),
+        (operator_pb2.RunSweepRequest(epoch=2**64 - 1), NotFound, ""),
+    ],
+    ids=["no epoch", "active", "active, dry", "never was"],
+)
+def test_only_a_retiring_epoch_is_swept(
+    devnet: RunningDevnet, asked: operator_pb2.RunSweepRequest, kind: type[BridgeError], rule: str
+) -> None:
+    error = fail(devnet, lambda desk: run_sweep(desk, asked))
+    assert (type(error), error.rule) == (kind, rule)
+
+
+@pytest.mark.parametrize(
+    ("rate", "kind"), [(0, InvalidInput), (1_999, Refused), (300_001, Refused), (2**64 - 1, Refused)]
+)
+def test_a_sweep_is_planned_at_rates_that_the_network_knows(
+    devnet: RunningDevnet, rate: int, kind: type[BridgeError]
+) -> None:
+    assert type(fail(devnet, lambda desk: plan_sweep(desk, rate))) is kind
+
+
+def test_an_epoch_that_stays_active_has_nothing_to_sweep(devnet: RunningDevnet) -> None:
+    status = devnet.peg("sweep", "status")
+    assert [(epoch["epoch"], epoch["state"], epoch["sweeps"]) for epoch in status["epochs"]] == [(0, "not_due", [])]
+    assert devnet.peg("sweep", "plan")["plans"] == []
 
 
 def test_every_check_of_every_member_is_told_for_a_credited_peg_in(devnet: RunningDevnet) -> None:

@@ -22,6 +22,7 @@ BLOCK_MILLIS = 200
 ZERO, ONE, TWO, THREE = (EpochNumber(number) for number in range(4))
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(420)
 async def test_two_epochs_turn_and_a_pod_that_lost_its_log_takes_part_again(tmp_path: Path) -> None:
     async with open_turning_net(tmp_path / "net", block_millis=BLOCK_MILLIS) as net, net.turning() as turn:

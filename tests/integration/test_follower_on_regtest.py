@@ -16,7 +16,8 @@ from smpc.node.bitcoind_endpoint import CookieFile, RpcEndpoint, UserPassword
 from smpc.node.chain_cursor import BlockConnected, BlockDisconnected, ChainCursor, ChainEvent
 from smpc.node.follower import BitcoinFollower, fetch_cursor
 from smpc.node.memory_bitcoin import ANYONE_SCRIPT
-from smpc.types import BlockHash, Network, block_hash_from_hex, to_display_hex
+from smpc.types import BlockHash, Network, Outpoint, block_hash_from_hex, to_display_hex, txid_from_hex
+from tests.contract.bitcoin_world import spend
 from tests.support.regtest import MATURE_AFTER, RegtestNode
 
 USER = "peg"
@@ -128,6 +129,27 @@ async def test_killed_node_comes_back_and_nothing_is_lost_or_repeated(bitcoind: 
     second = mine(bitcoind, 2)
     async with connect(bitcoind) as after:
         assert connected(await catch_up(after, events[-1].cursor)) == second
+
+
+async def test_a_killed_node_still_remembers_a_robbed_transaction_by_its_bytes(bitcoind: RegtestNode) -> None:
+    """What the death of an intent by its ancestor is proved with: the index keeps what a reorg left behind."""
+    txid, vout = bitcoind.fund_script(ANYONE_SCRIPT, 54_321)
+    coin = Outpoint(txid_from_hex(txid), vout)
+    parent, robber = spend(coin, pay=50_000), spend(coin, pay=40_000)
+    address = bitcoind.rpc("decodescript", ANYONE_SCRIPT.hex())["address"]
+    block = bitcoind.rpc("generateblock", address, [parent.to_bytes().hex()])["hash"]
+    mine(bitcoind, 2)
+    bitcoind.rpc("invalidateblock", block)
+    bitcoind.rpc("generateblock", address, [robber.to_bytes().hex()])
+    mine(bitcoind, 4)
+    bitcoind.halt()
+    bitcoind.start()
+    async with connect(bitcoind) as after:
+        assert await after.fetch_transaction(parent.txid) is None
+        assert await after.fetch_remembered(parent.txid) == parent.to_bytes()
+        found = await after.fetch_transaction(robber.txid)
+        assert found is not None
+        assert found.confirmations == 5
 
 
 async def test_follow_goes_on_for_ever_and_looks_when_woken(bitcoind: RegtestNode, node: BitcoindNode) -> None:

@@ -202,8 +202,10 @@ def build_empty_sign() -> signing_pb2.SignRequest:
     return signing_pb2.SignRequest(envelope=envelope_pb2.Envelope())
 
 
-@pytest.mark.parametrize("role", [PeerRole.PARTICIPANT, PeerRole.OPERATOR, PeerRole.USER, PeerRole.CONSENSUS])
-async def test_nobody_but_a_coordinator_calls_sign(liar: Liar, seat: Seat, tmp_path: Path, role: PeerRole) -> None:
+@pytest.mark.parametrize("role", [PeerRole.OPERATOR, PeerRole.USER, PeerRole.CONSENSUS])
+async def test_nobody_but_a_coordinator_or_a_validator_calls_sign(
+    liar: Liar, seat: Seat, tmp_path: Path, role: PeerRole
+) -> None:
     identity = IdentityKey(compute_xonly_key(SecretKey.generate(os.urandom(32))))
     files = issue_certificate(
         liar.net.layout.authority, PeerIdentity(Network.REGTEST, role, identity), tmp_path / "tls"

@@ -21,8 +21,11 @@ from coordinator.signing_round import run_signing_round
 from pegin.model import BuiltTransaction
 from smpc.curve import compute_xonly_key
 from smpc.host.peer import PeerIdentity, PeerRole
-from smpc.protocol.pod_messages import AbortRequest
-from smpc.types import IdentityKey, Network, Purpose, Role
+from smpc.participant.ceremonies import Ceremonies, Outcome
+from smpc.protocol.ledger_state import EpochEntry
+from smpc.protocol.pod_messages import AbortRequest, DkgReply, DkgStep1Request
+from smpc.types import IdentityKey, KaonHeight, Network, Purpose, Role
+from tests.support.faulty_ceremony import flip_share
 from tests.support.flow_world import FlowWorld
 from tests.support.groups import EPOCH, make_secret
 from tests.support.keygen_world import KeygenWorld
@@ -143,6 +146,32 @@ async def test_all_keys_of_an_epoch_are_made_over_sockets_while_a_pod_restarts(t
             await turn.step()
             await world.advance(4)
             assert set(world.epoch.groups) == set(Role)
+
+
+class WrongShares(Ceremonies):
+    """A member that gives the third of its group a wrong share, whoever asks."""
+
+    def step1(self, request: DkgStep1Request, epoch: EpochEntry | None, height: KaonHeight) -> Outcome:
+        answer = super().step1(request, epoch, height)
+        return DkgReply(flip_share(receiver=2)(answer.message)) if isinstance(answer, DkgReply) else answer
+
+
+async def test_a_member_that_sends_a_wrong_share_over_sockets_is_replaced_and_the_epoch_starts(tmp_path: Path) -> None:
+    policy = CeremonyPolicy(probe=1.0, step=3.0, ready=POLICY)
+    async with KeygenWorld.open(tmp_path) as world:
+        await world.open_attempt()
+        pod = world.member(Role.VALIDATOR, 0)
+        world.restart(pod, WrongShares)
+        async with PodServers.open(tmp_path, world.network.pods) as servers, servers.connect() as transport:
+            voice = Pods(transport, make_secret("coordinator"), lambda: world.ledger)
+            turn = EpochTurn(voice, world.consensus, world.replica, policy=policy)
+            while world.ledger.active_epoch != EPOCH and world.ledger.height < 60:
+                await turn.step()
+                await world.advance()
+    group = world.epoch.groups[Role.VALIDATOR]
+    assert [item.accused for item in world.epoch.replaced] == [pod.ring.identity]
+    assert group.members[0] == world.epoch.replaced[0].successor
+    assert (len(group.members), group.threshold, group.attempt) == (4, 3, 1)
 
 
 async def test_a_ceremony_over_sockets_takes_a_moment_only(tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from hypothesis.stateful import (
 
 from smpc.errors import Conflict, InvalidInput, Refused
 from smpc.params import REGTEST
+from smpc.protocol.end_records import ChallengeRaised
 from smpc.protocol.intents import Intent, IntentInput, IntentKind
 from smpc.protocol.ledger import replay
 from smpc.protocol.ledger_state import BurnStatus, IntentEntry, IntentStatus
-from smpc.protocol.records import RESERVE_ACCOUNT, ChallengeRaised, Record
+from smpc.protocol.records import RESERVE_ACCOUNT, Record
 from smpc.types import BurnId, ChildIndex, IntentId, Network, Outpoint, Sats, Signature, Txid
 from tests.support.chain import LedgerChain, make_intent
 from tests.support.groups import endorse, make_account, sign

@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 
 from smpc.errors import Conflict, InvalidInput, Refused
 from smpc.protocol.codec import decode_variant, encode_variant
-from smpc.protocol.records import RESERVE_ACCOUNT, ChallengeRaised, Record
-from smpc.types import Network, Role, Signature, Txid
-from tests.support.chain import LedgerChain, deposit_outpoint
+from smpc.protocol.end_records import ChallengeRaised
+from smpc.protocol.intents import IntentInput, IntentKind
+from smpc.protocol.records import RESERVE_ACCOUNT, Record
+from smpc.types import ChildIndex, Network, Role, Sats, Signature, Txid
+from tests.support.chain import LedgerChain, deposit_outpoint, make_intent
+from tests.support.faulty_ceremony import open_session
 from tests.support.groups import endorse, make_account, sign
+from tests.support.lineage import SPENDER, build_lineage
 from tests.support.turning_chain import TurningChain
 
 Case = tuple[LedgerChain, Record]
@@ -41,6 +45,27 @@ def group_key() -> Case:
     chain = announced()
     chain.add(*chain.epoch.host_keys)
     return chain, chain.epoch.keyed[0]
+
+
+def keying() -> LedgerChain:
+    chain = announced()
+    chain.add(*chain.epoch.host_keys)
+    return chain
+
+
+def wrong_share() -> Case:
+    chain = keying()
+    return chain, open_session(chain.epoch).accuse_share(2, 0)
+
+
+def wrong_certificate() -> Case:
+    chain = keying()
+    return chain, open_session(chain.epoch).accuse_certificate(1)
+
+
+def wrong_first_message() -> Case:
+    chain = keying()
+    return chain, open_session(chain.epoch).accuse_first(3, lambda message: message[:-1])
 
 
 def invoices() -> Case:
@@ -76,6 +101,14 @@ def death() -> Case:
     chain = with_intent()
     (intent_id,) = chain.ledger.intents
     return chain, chain.make_death(intent_id, deposit_outpoint(1), Txid(b"\x03" * 32))
+
+
+def ancestor_death() -> Case:
+    chain, lineage = LedgerChain.activated(), build_lineage(2)
+    chain.add(chain.make_invoices(chain.make_terms(1)))
+    inputs = (IntentInput(lineage.created, Sats(1_000_000), ChildIndex(1)),)
+    intent_id = chain.record(make_intent(IntentKind.TRANSFER, inputs, (), fee=2_000, outputs=1))
+    return chain, chain.make_death(intent_id, lineage.taken, SPENDER, lineage.path)
 
 
 def challenge() -> Case:
@@ -137,11 +170,15 @@ CASES: tuple[Callable[[], Case], ...] = (
     host_key,
     preimage,
     group_key,
+    wrong_share,
+    wrong_certificate,
+    wrong_first_message,
     invoices,
     intent,
     booking,
     withdrawal,
     death,
+    ancestor_death,
     challenge,
     send,
     burn,

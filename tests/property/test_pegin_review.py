@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pegin.model import BuiltTransaction
 from smpc.errors import BridgeError
 from smpc.params import REGTEST
-from smpc.protocol.intents import Commission, Intent, IntentKind, Payment
+from smpc.protocol.intents import Commission, Credit, Intent, IntentKind, Payment
 from smpc.protocol.review import RULES, Stage
-from smpc.types import BurnId, FeeRate, IdentityKey, IntentId, Outpoint, Sats, Script, Txid
+from smpc.types import AccountKey, BurnId, FeeRate, IdentityKey, IntentId, Outpoint, Sats, Script, Txid
 from tests.support.flow_world import FlowWorld
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,6 +31,8 @@ ADDED: Final = {
     "vault_outputs": (Sats(20_000),),
     "commissions": (Commission(IdentityKey(b"\x01" * 32), Sats(20_000), Script(b"\x00\x14" + bytes(20))),),
     "op_return": Script(b"\x6a\x01\x01"),
+    "credits": (Credit(Outpoint(Txid(b"\x01" * 32), 0), AccountKey(b"\x01" * 32), Sats(20_000), Sats(20)),),
+    "settled": (BurnId(b"\x01" * 32),),
 }
 """What a change puts where there was nothing."""
 

@@ -15,6 +15,7 @@ from pegout.steps import find_event as find_pegout_event
 from pegout.steps import step as step_pegout
 from smpc.params import REGTEST
 from smpc.protocol import batch_events as events
+from smpc.protocol.ancestry import ForeignSpend
 from smpc.protocol.batch import BATCH, UNRECORDED, Batch, BatchState, find_due_effect
 from smpc.protocol.batch_events import BatchEvent
 from smpc.protocol.batch_steps import open_batch, open_recorded_batch, step
@@ -172,7 +173,7 @@ class Chains:
             is_in_mempool=self.in_mempool and self.mined is None,
             mined=None if self.mined is None else BtcHeight(self.mined),
             booking_depth=1,
-            spent_input=(OUTPOINT, PAID) if self.spent_otherwise else None,
+            spent_input=ForeignSpend(OUTPOINT, PAID) if self.spent_otherwise else None,
         )
 
 
@@ -207,7 +208,7 @@ class BatchLife(RuleBasedStateMachine):
         match effect:
             case events.AskValidators():
                 assert chains.to_view().is_window_over
-            case events.AskWitnesses():
+            case events.AskCosigners():
                 assert batch.validator_signatures
             case events.BroadcastTransaction():
                 assert batch.signed_tx
@@ -282,7 +283,7 @@ class BatchLife(RuleBasedStateMachine):
     def sign_by_witnesses(self) -> None:
         if self.batch.state is B.VALIDATORS_SIGNED:
             self.chains.is_signed = True
-        self.answer(events.WitnessesSigned((SIGNATURE,), b"signed", KaonHeight(self.chains.kaon)))
+        self.answer(events.CosignersSigned((SIGNATURE,), b"signed", KaonHeight(self.chains.kaon)))
 
     @rule()
     def refuse_to_sign(self) -> None:

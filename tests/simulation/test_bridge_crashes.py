@@ -11,17 +11,20 @@ from tests.support.bridge_world import BridgeWorld, play
 from tests.support.chain import destination
 
 
-async def move_money_both_ways(world: BridgeWorld) -> None:
-    """Peg two deposits in and two burns out, whatever happens to coordinators; only the chains are looked at."""
+async def move_money_both_ways(world: BridgeWorld, mine_every: int = 10) -> None:
+    """Peg two deposits in and two burns out, whatever happens to coordinators; only the chains are looked at.
+
+    A Bitcoin block comes every `mine_every` consensus-layer blocks.
+    """
     invoices = await world.issue(50_000_000, 20_000_000)
     points = [world.pay(invoice, value) for invoice, value in zip(invoices, (50_000_000, 20_000_000), strict=True)]
     await world.advance(2)
     world.mine(3)
-    await world.until(lambda: all(point in world.ledger.credited for point in points), mine_every=10)
+    await world.until(lambda: all(point in world.ledger.credited for point in points), mine_every=mine_every)
     first = await world.burn(4_000_000, script=destination("bob"))
     second = await world.burn(1_000_000, script=destination("carol"))
     world.mine(3)
-    await world.until(lambda: world.is_settled(first) and world.is_settled(second), mine_every=10)
+    await world.until(lambda: world.is_settled(first) and world.is_settled(second), mine_every=mine_every)
     await world.rest()
     assert await world.list_payments(destination("bob")) == [4_000_000]
     assert await world.list_payments(destination("carol")) == [1_000_000]
@@ -59,7 +62,7 @@ def test_a_coordinator_killed_around_each_kind_of_write_goes_on_where_it_was(tmp
     points = list_points(tmp_path / "undisturbed")
     firsts = {name: number for number, name in reversed(list(enumerate(points)))}
     chosen = {name: number for name, number in firsts.items() if name.startswith("after")}
-    assert {"after broadcast", "after write of batch WitnessesSigned", "after submitting BookingRecorded"} <= set(
+    assert {"after broadcast", "after write of batch CosignersSigned", "after submitting BookingRecorded"} <= set(
         chosen
     )
     for number, (name, at) in enumerate(sorted(chosen.items())):

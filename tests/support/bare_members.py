@@ -66,10 +66,10 @@ class Transfer:
     unsigned: bytes
 
     @classmethod
-    def draw(cls, inputs: int) -> Transfer:
-        """Return one of so many inputs."""
+    def draw(cls, inputs: int, first_child: int = 0) -> Transfer:
+        """Return one of so many inputs, each under a child key of its own from `first_child` on."""
         named = tuple(
-            IntentInput(Outpoint(Txid(seed("txid", number)), 0), Sats(100_000), ChildIndex(number))
+            IntentInput(Outpoint(Txid(seed("txid", number)), 0), Sats(100_000), ChildIndex(first_child + number))
             for number in range(inputs)
         )
         intent = make_intent(IntentKind.TRANSFER, named, (), fee=inputs * 500, outputs=1)

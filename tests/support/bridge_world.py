@@ -120,8 +120,12 @@ class BridgeWorld:
     """What the blocklist of a pod names that is started from now on."""
     kills: Iterator[int] | None = None
     """At which points the coordinators die that follow one which died; None leaves the dead alone."""
+    survived: set[str] | None = None
+    """Points at which a coordinator died before; a set lets every one die at the next point that is not in it."""
     deaths: list[str] = field(default_factory=list)
     """Where coordinators died and were started again."""
+    stolen: set[Outpoint] = field(default_factory=set)
+    """Vault outputs that a story lets groups spend without any record."""
     _following: asyncio.Task[None] | None = None
     _network: WorldNetwork | None = None
     _requests: int = 0
@@ -199,7 +203,7 @@ class BridgeWorld:
 
     async def start(self, name: str = "first", *, kill_at: int | None = None) -> Running:
         """Start a coordinator on the shared store; it takes the lease and works until it is killed."""
-        life = Lifeline(kill_at, self.lines)
+        life = Lifeline(kill_at, self.lines, survived=self.survived)
         mempool = open_memory_mempool(self.tables)
         lease = await mempool.leases.acquire_lease(name, LEASE_MS)
         store, outbox = MortalStore(mempool.store, life), MortalOutbox(mempool.outbox, life)
@@ -269,7 +273,7 @@ class BridgeWorld:
 
     async def check(self) -> None:
         """Fail unless every invariant holds now."""
-        broken = await find_broken_invariants(self.bitcoin, self.consensus.ledger, self.bitcoin.sent)
+        broken = await find_broken_invariants(self.bitcoin, self.consensus.ledger, self.bitcoin.sent, self.stolen)
         assert not broken, f"seed {self.seed}: {broken}"
 
     async def check_store(self) -> None:
@@ -342,9 +346,9 @@ class BridgeWorld:
         for name, running in tuple(self.coordinators.items()):
             if running.work.done() and not running.life.is_dead:
                 running.work.result()
-            if running.life.is_dead and self.kills is not None:
+            if running.life.is_dead and (self.kills is not None or self.survived is not None):
                 self.deaths.append(running.life.passed[-1])
-                await self.restart(name, kill_at=next(self.kills, None))
+                await self.restart(name, kill_at=next(self.kills, None) if self.kills else None)
 
     # -------------------------------------------------------------- users
 

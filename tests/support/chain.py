@@ -15,6 +15,7 @@ import pytest
 from smpc.curve import tagged_hash
 from smpc.errors import Conflict, InvalidInput, Refused
 from smpc.params import REGTEST, Params
+from smpc.protocol.end_records import IntentDead, IntentWithdrawn
 from smpc.protocol.intents import Booking, Commission, Intent, IntentInput, IntentKind, Payment
 from smpc.protocol.invoices import InvoiceRequest, InvoiceTerms, RefundOrigin, compute_fee_base, compute_fee_out
 from smpc.protocol.ledger import Ledger
@@ -26,8 +27,6 @@ from smpc.protocol.records import (
     BurnCancelled,
     BurnRaised,
     BurnRequested,
-    IntentDead,
-    IntentWithdrawn,
     InvoicesRecorded,
     KaonBlock,
     Record,
@@ -202,9 +201,11 @@ class LedgerChain:
             witness_signature=sign_with_group(groups[Role.WITNESS], record.digest),
         )
 
-    def make_death(self, intent: IntentId, outpoint: Outpoint, spender: Txid) -> IntentDead:
+    def make_death(
+        self, intent: IntentId, outpoint: Outpoint, spender: Txid, path: tuple[bytes, ...] = ()
+    ) -> IntentDead:
         """Return a death under both group keys."""
-        record = IntentDead(Network.REGTEST, intent, outpoint, spender, self.epoch.number, UNSIGNED, UNSIGNED)
+        record = IntentDead(Network.REGTEST, intent, outpoint, spender, self.epoch.number, UNSIGNED, UNSIGNED, path)
         groups = self.epoch.groups
         return replace(
             record,

@@ -23,8 +23,11 @@ from coordinator.devnet.settings import DevnetOptions
 from smpc.node.bitcoind_endpoint import CookieFile, RpcEndpoint
 from smpc.node.bitcoind_json import JsonValue
 from smpc.node.bitcoind_rpc import BitcoindRpc
+from smpc.types import Finality
 
-OPTIONS: Final = DevnetOptions(pods=16, block_millis=250)
+OPTIONS: Final = DevnetOptions(pods=16, block_millis=250, finality=Finality.DEPTH)
+"""One epoch that stays active, final two blocks deep: what does not concern turns is shown quickest there."""
+
 START_SECONDS: Final = 240.0
 WAIT_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.2
@@ -65,9 +68,9 @@ class RunningDevnet:
     _counter: list[int] = field(default_factory=lambda: [0])
 
     @classmethod
-    def start(cls, data_dir: Path) -> RunningDevnet:
+    def start(cls, data_dir: Path, options: DevnetOptions = OPTIONS) -> RunningDevnet:
         """Create a devnet and return it when it is ready."""
-        return cls(data_dir, asyncio.run(Devnet(data_dir).up(OPTIONS, seconds=START_SECONDS)))
+        return cls(data_dir, asyncio.run(Devnet(data_dir).up(options, seconds=START_SECONDS)))
 
     def stop(self) -> None:
         """Take it down."""
@@ -87,7 +90,13 @@ class RunningDevnet:
         return Heard(ran.returncode, tuple(json.loads(line) for line in ran.stdout.splitlines()), ran.stderr)
 
     def peg(self, *words: str) -> dict[str, Any]:
-        """Run a `peg` command that must succeed, in this process, and return its data.
+        """Run a `peg` command that must succeed, in this process, and return its data."""
+        heard = self.hear(*words)
+        assert heard.code == 0, (words, heard)
+        return heard.data
+
+    def hear(self, *words: str) -> Heard:
+        """Run a `peg` command in this process.
 
         A process of its own costs a second of the processor each time, and tests ask hundreds of times; `try_peg` shows
         what the console script itself does.
@@ -95,9 +104,9 @@ class RunningDevnet:
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
             code = run_app(app, [*words, "--json", "--data-dir", str(self.data_dir)])
-        assert code == 0, (words, code, said.getvalue())
-        data: dict[str, Any] = json.loads(said.getvalue().splitlines()[-1])["data"]
-        return data
+        # The console script sends its log elsewhere; here a command's log lines stand between its documents.
+        lines = [line for line in said.getvalue().splitlines() if line.startswith("{")]
+        return Heard(code, tuple(json.loads(line) for line in lines), "")
 
     def bitcoin(self, method: str, *params: JsonValue, wallet: str = "") -> Any:  # noqa: ANN401 - any JSON
         """Call the node, or a wallet of it."""

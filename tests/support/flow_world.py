@@ -7,7 +7,7 @@ from typing import Final
 
 from pegin.build import build_transfer
 from pegin.invoice import build_invoice_tree
-from pegin.model import BuiltTransaction
+from pegin.model import BuiltTransaction, compute_signing_index
 from pegin.vault import EpochKeys
 from pegout.build import build_payout
 from smpc.curve import compute_xonly_key, tagged_hash
@@ -160,14 +160,21 @@ class FlowWorld:
         """Return the group's signature of every input."""
         group = self.chain.epoch.groups[role]
         pairs = zip(built.spends, built.compute_digests(), strict=True)
-        return tuple(sign_with_child(group, spend.item.child, digest) for spend, digest in pairs)
+        return tuple(
+            sign_with_child(group, compute_signing_index(role, spend.item.child), digest) for spend, digest in pairs
+        )
 
     # -------------------------------------------------------------- facts and verdicts
 
     @property
+    def tip(self) -> BtcHeight:
+        """The height of the member's node."""
+        return TIP
+
+    @property
     def node(self) -> NodeFacts:
         """What the member's node says of itself."""
-        return NodeFacts(Network.REGTEST, True, TIP, 1_000, 1_000, self.estimate)
+        return NodeFacts(Network.REGTEST, True, self.tip, 1_000, 1_000, self.estimate)
 
     def session(self, purpose: Purpose, subject: bytes, role: Role = Role.VALIDATOR) -> SessionFacts:
         """Return an honest session about `subject`, as a ready member of a group sees it."""

@@ -24,14 +24,14 @@ from smpc.curve import (
 )
 from smpc.params import REGTEST
 from smpc.participant.keystore import derive_host_secret
+from smpc.protocol.ceremony_records import HostKeyAnnounced
 from smpc.protocol.election import compute_genesis_seed, find_draw
-from smpc.protocol.intents import Endorsement, Intent, compute_endorsement_digest
+from smpc.protocol.intents import Endorsement, Intent, compute_endorsement_digest, list_signing_roles
 from smpc.protocol.records import (
     EpochAnnounced,
     Genesis,
     GroupInfo,
     GroupKeyRecorded,
-    HostKeyAnnounced,
     IntentRecorded,
     PreimageConfirmed,
     Record,
@@ -67,6 +67,8 @@ from smpc.types import (
 EPOCH: Final = EpochNumber(0)
 ATTEMPT: Final = Attempt(0)
 VALIDATORS: Final = 16
+CROWD: Final = 20
+"""As many as tests ever register: with four of them gone for good, three groups of four can still be drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,30 +145,31 @@ def sign_with_child(group: KeyedGroup, child: ChildIndex, digest: bytes) -> Sign
 def endorse(
     epoch: KeyedEpoch, intent: Intent, height: KaonHeight, *, members: tuple[int, ...] = (0, 1, 2)
 ) -> IntentRecorded:
-    """Return the intent with valid endorsements of these members of V and of W, as of `height`."""
+    """Return the intent with valid endorsements of these members of each signing group, as of `height`."""
     endorsements = tuple(
         Endorsement(role, position, height, _endorse_one(epoch.groups[role], intent, role, position, height))
-        for role in (Role.VALIDATOR, Role.WITNESS)
+        for role in list_signing_roles(intent.kind)
         for position in members
     )
     return IntentRecorded(intent, endorsements)
 
 
+def make_validator(number: int) -> ValidatorInfo:
+    """Return what is registered of a validator."""
+    return ValidatorInfo(
+        identity=IdentityKey(compute_xonly_key(make_secret("identity", number))),
+        endpoint=f"127.0.0.1:{20_000 + number}",
+        stake=1_000,
+        payout_script=Script(b"\x51\x20" + make_xonly(f"payout {number}")),
+    )
+
+
 @functools.cache
 def build_genesis() -> Genesis:
     """Return a devnet-like genesis: 16 validators of equal stake, one coordinator."""
-    validators = tuple(
-        ValidatorInfo(
-            identity=IdentityKey(compute_xonly_key(make_secret("identity", number))),
-            endpoint=f"127.0.0.1:{20_000 + number}",
-            stake=1_000,
-            payout_script=Script(b"\x51\x20" + make_xonly(f"payout {number}")),
-        )
-        for number in range(VALIDATORS)
-    )
     return Genesis(
         network=Network.REGTEST,
-        validators=validators,
+        validators=tuple(map(make_validator, range(VALIDATORS))),
         coordinators=(IdentityKey(compute_xonly_key(make_secret("coordinator"))),),
         proposer=IdentityKey(compute_xonly_key(make_secret("proposer"))),
         btc_start=(100, bytes(32)),
@@ -192,7 +195,7 @@ def key_epoch(
     attempt: Attempt = ATTEMPT,
 ) -> KeyedEpoch:
     """Run the ceremonies of an epoch with these members; the same arguments give the same keys."""
-    secrets = [make_secret("identity", number) for number in range(VALIDATORS)]
+    secrets = [make_secret("identity", number) for number in range(CROWD)]
     identities = {IdentityKey(compute_xonly_key(secret)): secret for secret in secrets}
     groups = {role: _build_group(GroupId(epoch, role), attempt, keys, identities) for role, keys in members}
     preimage = tagged_hash("TEST/preimage", *([bytes([epoch, draw])] if epoch or draw else []))

@@ -18,7 +18,9 @@ from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
 from smpc.params import REGTEST, Params
 from smpc.participant.attestor import Attestor
+from smpc.participant.ceremonies import Ceremonies
 from smpc.participant.duty_keeper import DutyKeeper
+from smpc.participant.fault_witness import FaultWitness
 from smpc.participant.gather import FactGatherer
 from smpc.participant.reviewer import Reviewer
 from smpc.participant.shares import ShareRing
@@ -45,8 +47,8 @@ class KeygenPod:
         self._log: SigningLog | None = None
         self.restart()
 
-    def restart(self) -> None:
-        """Start it, again."""
+    def restart(self, ceremonies: type[Ceremonies] = Ceremonies) -> None:
+        """Start it, again; `ceremonies` is how it behaves in them."""
         world = self._world
         self.close()
         ring = ShareRing(self.secret, Network.REGTEST)
@@ -62,6 +64,7 @@ class KeygenPod:
         self.duties = DutyKeeper(
             identity_secret=self.secret, ring=ring, consensus=world.consensus, view=lambda: world.ledger
         )
+        self.witness = FaultWitness(log, world.consensus, lambda: world.ledger)
         self.attestor = Attestor(
             identity_secret=self.secret,
             signing_log=log,
@@ -69,7 +72,7 @@ class KeygenPod:
             consensus=world.consensus,
             replica=world.replica,
         )
-        self.serviced = ServicedPod(world.replica, ring, signer)
+        self.serviced = ServicedPod(world.replica, ring, signer, log, ceremonies)
 
     def close(self) -> None:
         if self._log is not None:
@@ -132,6 +135,7 @@ class KeygenWorld:
                 await pod.attestor.attest()
                 pod.ring.refresh(self.ledger.epochs)
                 await pod.duties.perform()
+                await pod.witness.report()
 
     async def _wait_seen(self, block: KaonBlock) -> None:
         while (tip := self.replica.tip_hash) != block.block_hash:
@@ -149,9 +153,9 @@ class KeygenWorld:
         """Return a member's pod."""
         return self.pods[self.epoch.members[role][position]]
 
-    def restart(self, pod: KeygenPod) -> None:
-        """Restart a pod as if it had been killed."""
-        pod.restart()
+    def restart(self, pod: KeygenPod, ceremonies: type[Ceremonies] = Ceremonies) -> None:
+        """Restart a pod as if it had been killed; `ceremonies` is how it behaves in them from now on."""
+        pod.restart(ceremonies)
         self.network.pods[pod.ring.identity] = pod.serviced
 
 

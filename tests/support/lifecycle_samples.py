@@ -16,6 +16,7 @@ from pegout import events as pegout_events
 from pegout import steps as pegout_steps
 from pegout.lifecycle import PEGOUT, PegOut, PegOutState
 from smpc.protocol import batch_events, batch_steps
+from smpc.protocol.arming_records import Arming, ArmingRecorded
 from smpc.protocol.batch import BATCH, Batch, BatchState
 from smpc.protocol.intents import Booking, Endorsement, Intent, IntentInput, IntentKind
 from smpc.protocol.ledger_state import IntentStatus
@@ -56,6 +57,16 @@ INTENT: Final = Intent(
     fee_rate=FeeRate(5_000),
     txid=TXID,
     replaces=(),
+)
+ARMING: Final = ArmingRecorded(
+    Arming(
+        network=Network.REGTEST,
+        epoch=EpochNumber(0),
+        target=EpochNumber(1),
+        target_script=Script(b"\x51\x20" + bytes(32)),
+        outputs=(IntentInput(OUTPOINT, Sats(50_000), ChildIndex(7)),),
+    ),
+    (SIGNATURE,),
 )
 BOOKING: Final = Booking(
     network=Network.REGTEST,
@@ -127,7 +138,7 @@ def make_batches(state: BatchState) -> Iterable[Batch]:
     """Yield batches with nothing, V's signatures, or everything in hand, unsent or long sent."""
     bare = Batch(INTENT, state, KaonHeight(100), KaonHeight(100))
     half = replace(bare, validator_signatures=(SIGNATURE,))
-    full = replace(half, witness_signatures=(SIGNATURE,), signed_tx=b"signed")
+    full = replace(half, cosigner_signatures=(SIGNATURE,), signed_tx=b"signed")
     two = (*INTENT.inputs, replace(INTENT.inputs[0], outpoint=replace(OUTPOINT, vout=1)))
     yield replace(bare, intent=replace(INTENT, inputs=two))
     for batch in (bare, half, full):
@@ -174,13 +185,14 @@ def _list_batch_events() -> tuple[batch_events.BatchEvent, ...]:
     at = KaonHeight(101)
     return (
         batch_events.EndorsementsGathered((Endorsement(Role.WITNESS, 1, at, SIGNATURE),), at),
+        batch_events.EndorsementsGathered((Endorsement(Role.WITNESS, 1, at, SIGNATURE),), at, (ARMING,)),
         batch_events.EndorsementsRefused("V18", "too dear", at),
         batch_events.SubmissionRefused("no", at),
         batch_events.IntentFound(KaonHeight(99), at),
         batch_events.IntentLost(at),
         batch_events.WindowPassed(at),
         batch_events.ValidatorsSigned((SIGNATURE,), at),
-        batch_events.WitnessesSigned((SIGNATURE,), b"signed", at),
+        batch_events.CosignersSigned((SIGNATURE,), b"signed", at),
         batch_events.SigningRefused(Role.VALIDATOR, "V34", "too close", at),
         batch_events.TransactionSent(BtcHeight(60), at),
         batch_events.TransactionDropped(at),

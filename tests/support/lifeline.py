@@ -87,13 +87,18 @@ class Lifeline:
     lines: Lines = field(default_factory=Lines)
     passed: list[str] = field(default_factory=list)
     is_dead: bool = False
+    survived: set[str] | None = None
+    """Dies at any point that is not in it and adds that, so that whoever shares it dies once at each; None at none."""
 
     def touch(self, point: str) -> None:
         """Pass a point, or die there."""
         if self.is_dead:
             raise Killed(point)
         self.passed.append(point)
-        if self.kill_at is not None and len(self.passed) > self.kill_at:
+        is_new = self.survived is not None and point not in self.survived
+        if is_new or (self.kill_at is not None and len(self.passed) > self.kill_at):
+            if self.survived is not None:
+                self.survived.add(point)
             self.is_dead = True
             raise Killed(point)
 
@@ -207,6 +212,10 @@ class MortalNode:
     async def fetch_mempool_txids(self) -> frozenset[Txid]:
         self._life.require_alive()
         return await self._inner.fetch_mempool_txids()
+
+    async def fetch_remembered(self, txid: Txid) -> bytes | None:
+        self._life.require_alive()
+        return await self._inner.fetch_remembered(txid)
 
 
 class MortalConsensus:

@@ -8,14 +8,17 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, cast
 
+from coordinator.evidence_case import Case
 from coordinator.pods import Pods
 from pegbridge.v1 import dkg_pb2, envelope_pb2, signing_pb2
 from smpc.curve import SecretKey
 from smpc.errors import Unavailable
+from smpc.host.peer import PEER_URI
 from smpc.participant.ceremonies import Ceremonies
 from smpc.participant.servicers import Context, Desk, DkgServicer, LedgerSource, SigningServicer
 from smpc.participant.shares import ShareRing
 from smpc.participant.signer import Signer
+from smpc.participant.signing_log import SigningLog
 from smpc.protocol.envelope import open_reply, seal_message
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.pod_messages import Envelope, Refusal, Reply
@@ -52,21 +55,31 @@ class StillLedger:
 
 @dataclass(frozen=True, slots=True)
 class _Timer:
-    """The one thing the servicers ask of a gRPC context."""
+    """What the servicers ask of a gRPC context: the time left, and who calls, a coordinator by its certificate."""
 
     seconds: float
 
     def time_remaining(self) -> float:
         return self.seconds
 
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        return {PEER_URI: [b"kaon://regtest/coordinator/" + bytes(32).hex().encode()]}
+
 
 class ServicedPod:
     """One pod's two servicers, called as gRPC would call them."""
 
-    def __init__(self, replica: LedgerSource, ring: ShareRing, signer: Signer) -> None:
+    def __init__(
+        self,
+        replica: LedgerSource,
+        ring: ShareRing,
+        signer: Signer,
+        log: SigningLog,
+        ceremonies: type[Ceremonies] = Ceremonies,
+    ) -> None:
         desk = Desk(replica)
         self.ring = ring
-        self.dkg = DkgServicer(desk, Ceremonies(ring, Network.REGTEST), ring)
+        self.dkg = DkgServicer(desk, ceremonies(ring, Network.REGTEST, log), ring)
         self.signing = SigningServicer(desk, signer)
 
     async def answer(self, rpc: str, envelope: Envelope, seconds: float) -> Envelope | Refusal:
@@ -96,7 +109,8 @@ class MemoryPods:
     def of_world(cls, world: PodWorld) -> MemoryPods:
         """Serve every pod of a world."""
         replica = StillLedger(lambda: world.world.ledger)
-        return cls({pod.ring.identity: ServicedPod(replica, pod.ring, pod.signer) for pod in world.pods.values()})
+        pods = world.pods.values()
+        return cls({pod.ring.identity: ServicedPod(replica, pod.ring, pod.signer, pod.log) for pod in pods})
 
     async def deliver(self, pod: IdentityKey, rpc: str, envelope: Envelope, *, seconds: float) -> Envelope | Refusal:
         """Return the pod's answer, by whatever way it behaves."""
@@ -117,9 +131,9 @@ class MemoryPods:
         return self._answered[pod, rpc]
 
 
-def open_pods(world: PodWorld, transport: MemoryPods) -> Pods:
-    """Return the coordinator's voice over a transport."""
-    return Pods(transport, world.coordinator, lambda: world.world.ledger)
+def open_pods(world: PodWorld, transport: MemoryPods, accuse: Callable[[Case], None] = lambda _case: None) -> Pods:
+    """Return the coordinator's voice over a transport; `accuse` hears of everyone proven at fault."""
+    return Pods(transport, world.coordinator, lambda: world.world.ledger, accuse)
 
 
 def find_identity(world: PodWorld, role: Role, position: int) -> IdentityKey:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from pegin.model import BuiltTransaction
+from slashing.model import BuiltArming, BuiltRejection
+from smpc.bitcoin.transaction import Transaction
 from smpc.curve import SecretKey, compute_xonly_key
+from smpc.node.burial_watch import BurialWatch
 from smpc.node.ports import ChainTip, RawBlock, TransactionStatus, UnspentOutput
 from smpc.participant.gather import FactGatherer
 from smpc.participant.mailroom import Letter, open_letter
@@ -17,12 +21,14 @@ from smpc.participant.signer import Signer
 from smpc.participant.signing_log import SigningLog
 from smpc.protocol.envelope import open_reply, seal_message
 from smpc.protocol.pod_messages import (
+    ArmingSubject,
     CommitReply,
     CommitRequest,
     EndorseRequest,
     Envelope,
     IntentSubject,
     Refusal,
+    RejectionSubject,
     Reply,
     Request,
     SessionHeader,
@@ -30,14 +36,16 @@ from smpc.protocol.pod_messages import (
     SignRequest,
     Subject,
 )
+from smpc.protocol.spend_evidence import UnauthorisedSpend
+from smpc.protocol.verdict_records import compute_rejection_subject
 from smpc.threshold.frost import SigningContext, SigningTask, TweakContext, aggregate_commitments, aggregate_signatures
 from smpc.types import (
     Attempt,
     BlockHash,
     BtcHeight,
+    ChildIndex,
     FeeRate,
     GroupId,
-    IdentityKey,
     Network,
     Outpoint,
     Purpose,
@@ -60,18 +68,40 @@ class WorldNode:
     def __init__(self, world: FlowWorld) -> None:
         self._world = world
         self.tip_height = TIP
+        self.tip_hash = BlockHash(bytes(32))
         self.is_synced = True
         self.transactions: dict[Txid, TransactionStatus] = {}
         self.broadcasts: list[bytes] = []
+        self.thief: RawBlock | None = None
+        """A block at the tip that spends vault outputs; the only one a pod may read."""
+        self.gone: set[Outpoint] = set()
+        """What it spends."""
+
+    def see_spent(self, transaction: Transaction) -> None:
+        """Have a transaction in the tip's block, and in the block's before what it spends."""
+        raw = bytes(80) + b"\x01" + transaction.to_bytes()
+        self.tip_hash = BlockHash(transaction.txid)
+        self.thief = RawBlock(self.tip_height, self.tip_hash, BlockHash(bytes(32)), raw)
+        self.gone = {item.outpoint for item in transaction.inputs}
+        made = TransactionStatus(b"", 1, self.tip_hash, self.tip_height, None)
+        self.transactions.update(dict.fromkeys((item.txid for item in self.gone), made))
+
+    def forget_spent(self) -> None:
+        """Have another tip, in whose chain none of this ever happened."""
+        self.tip_hash, self.thief, self.gone = BlockHash(bytes(31) + b"\x01"), None, set()
 
     async def fetch_tip(self) -> ChainTip:
-        return ChainTip(self.tip_height, BlockHash(bytes(32)), 1_000, self.is_synced, Network.REGTEST, self.tip_height)
+        return ChainTip(self.tip_height, self.tip_hash, 1_000, self.is_synced, Network.REGTEST, self.tip_height)
 
     async def fetch_block(self, at: BtcHeight | BlockHash) -> RawBlock:
+        if self.thief is not None and at == self.thief.height:
+            return self.thief
         raise AssertionError(f"a pod reads no blocks, asked for {at!r}")
 
     async def fetch_output(self, outpoint: Outpoint, *, include_mempool: bool) -> UnspentOutput | None:
         found = self._world.outputs.get(outpoint)
+        if outpoint in self.gone:
+            return None
         if found is None or (found.confirmations == 0 and not include_mempool):
             return None
         return UnspentOutput(found.value, found.script, found.confirmations, found.is_coinbase)
@@ -103,6 +133,7 @@ class MemberPod:
     log: SigningLog
     node: WorldNode
     sent: list[bytes]
+    burials: BurialWatch
 
     @property
     def host_xonly(self) -> XOnlyKey:
@@ -111,18 +142,23 @@ class MemberPod:
 
 
 class PodWorld:
-    """Every member of V and W as a pod over one ledger, and a coordinator's pen."""
+    """Every member of V and W (or of other roles) as a pod over one ledger, and a coordinator's pen."""
 
-    def __init__(self, world: FlowWorld, directory: Path, *, paused: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        world: FlowWorld,
+        directory: Path,
+        *,
+        paused: tuple[str, ...] = (),
+        roles: tuple[Role, ...] = (Role.VALIDATOR, Role.WITNESS),
+    ) -> None:
         self.world = world
         self._directory = directory
         self._paused = paused
+        self.reported: list[UnauthorisedSpend] = []
+        """What pods were shown and no record allows, by their own eyes."""
         self.coordinator: SecretKey = world.chain.epoch.coordinator
-        self.pods = {
-            (role, position): self.start_pod(role, position)
-            for role in (Role.VALIDATOR, Role.WITNESS)
-            for position in range(4)
-        }
+        self.pods = {(role, position): self.start_pod(role, position) for role in roles for position in range(4)}
 
     def start_pod(self, role: Role, position: int) -> MemberPod:
         """Start a member's pod; on an existing directory it is the same pod after a restart."""
@@ -140,11 +176,12 @@ class PodWorld:
             gatherer=FactGatherer(node, clock=lambda: 1_000.0),
             view=lambda: self.world.ledger,
             paused=self._paused,
+            report_spend=self.reported.append,
         )
         signer = Signer(
             ring=ring, signing_log=log, reviewer=reviewer, view=lambda: self.world.ledger, broadcast=sent.append
         )
-        return MemberPod(role, position, signer, ring, log, node, sent)
+        return MemberPod(role, position, signer, ring, log, node, sent, reviewer.burials)
 
     def group(self, role: Role) -> list[MemberPod]:
         """Return a group's pods by position."""
@@ -163,7 +200,7 @@ class PodWorld:
             sealed,
             rpc,
             type(request),
-            coordinators=(IdentityKey(compute_xonly_key(self.coordinator)),),
+            ledger=self.world.ledger,
             protocol=self.header(Role.VALIDATOR, Purpose.TRANSFER, bytes(32)).protocol,
         )
 
@@ -213,7 +250,38 @@ class PodWorld:
             answer = await self.sign(pod, request)
             assert isinstance(answer, SignReply), answer
             shares[answer.position] = answer.shares
-        return self._aggregate(role, built, commitments, shares)
+        contexts = [spend.item.child for spend in built.spends]
+        return self._aggregate(role, contexts, built.compute_digests(), commitments, shares)
+
+    async def pre_sign(self, built: BuiltArming, subject: ArmingSubject, *, attempt: int = 0) -> tuple[Signature, ...]:
+        """Run both rounds with the first three members of E and return every rung's signature."""
+        header = self.header(Role.EMERGENCY, Purpose.ARMING, built.arming.digest, attempt)
+        return await self._sign_rungs(built, subject, header)
+
+    async def reject(self, built: BuiltRejection, *, attempt: int = 0) -> tuple[Signature, ...]:
+        """Run both rounds with the first three members of W and return every rung's signature."""
+        subject = compute_rejection_subject(built.arming)
+        header = self.header(Role.WITNESS, Purpose.REJECTION, subject, attempt)
+        return await self._sign_rungs(built, RejectionSubject(built.arming), header)
+
+    async def _sign_rungs(
+        self, built: BuiltArming | BuiltRejection, subject: Subject, header: SessionHeader
+    ) -> tuple[Signature, ...]:
+        role = header.group.role
+        pods = self.group(role)[:3]
+        commitments: dict[int, bytes] = {}
+        for pod in pods:
+            reply = await self.commit(pod, subject, header)
+            assert isinstance(reply, CommitReply), reply
+            commitments[reply.position] = reply.nonces
+        request = self.round_two(header, commitments, len(built.rungs))
+        shares: dict[int, bytes] = {}
+        for pod in pods:
+            answer = await self.sign(pod, request)
+            assert isinstance(answer, SignReply), answer
+            shares[answer.position] = answer.shares
+        children = [child for child, _ in built.list_tasks()]
+        return self._aggregate(role, children, built.list_digests(), commitments, shares)
 
     @staticmethod
     def round_two(header: SessionHeader, commitments: dict[int, bytes], count: int) -> SignRequest:
@@ -222,12 +290,17 @@ class PodWorld:
         return SignRequest(header, tuple(sorted(commitments)), b"".join(nonce.to_bytes() for nonce in aggregates))
 
     def _aggregate(
-        self, role: Role, built: BuiltTransaction, commitments: dict[int, bytes], shares: dict[int, bytes]
+        self,
+        role: Role,
+        children: Sequence[ChildIndex],
+        digests: Sequence[bytes],
+        commitments: dict[int, bytes],
+        shares: dict[int, bytes],
     ) -> tuple[Signature, ...]:
         key = self.world.chain.epoch.groups[role].outputs[0].group
         tasks = [
-            SigningTask(digest, TweakContext.from_child(key.threshold_pubkey, spend.item.child))
-            for digest, spend in zip(built.compute_digests(), built.spends, strict=True)
+            SigningTask(digest, TweakContext.from_child(key.threshold_pubkey, child))
+            for digest, child in zip(digests, children, strict=True)
         ]
         context = SigningContext.build(key, commitments)
         aggregates = aggregate_commitments(commitments, len(tasks))

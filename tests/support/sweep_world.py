@@ -9,7 +9,7 @@ from pegin.holdings import list_free_coins
 from pegin.model import BuiltTransaction
 from smpc.params import REGTEST, Params
 from smpc.protocol.intents import Commission, IntentChoice, IntentKind
-from smpc.types import BurnId, EpochNumber, FeeRate, IntentId, Outpoint, Sats, Script
+from smpc.types import BtcHeight, BurnId, EpochNumber, FeeRate, IntentId, Outpoint, Sats, Script
 from sweep.build import build_sweep
 from tests.support.flow_world import RATE, FlowWorld
 from tests.support.groups import EPOCH
@@ -48,6 +48,11 @@ class SweepWorld(FlowWorld):
         """The active epoch."""
         assert self.ledger.active_epoch is not None
         return self.ledger.active_epoch
+
+    @property
+    def tip(self) -> BtcHeight:
+        """The height of the member's node: where everybody's is."""
+        return self.turning.btc_height
 
     def turn(self) -> None:
         """Let the next epoch become active."""

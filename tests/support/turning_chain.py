@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Self
 
 from smpc.curve import SecretKey, compute_xonly_key
 from smpc.params import REGTEST, Params
@@ -35,6 +35,7 @@ from smpc.types import (
 )
 from tests.support.chain import UNSIGNED, LedgerChain, deposit_outpoint, make_intent
 from tests.support.groups import (
+    CROWD,
     VALIDATORS,
     KeyedEpoch,
     build_genesis,
@@ -46,7 +47,7 @@ from tests.support.groups import (
     sign_with_group,
 )
 
-BTC_START: Final = 200
+BTC_START: Final = BtcHeight(200)
 
 
 @functools.cache
@@ -56,15 +57,15 @@ def build_turning_genesis() -> Genesis:
 
 
 @functools.cache
-def list_secrets() -> tuple[SecretKey, ...]:
+def list_secrets(count: int = VALIDATORS) -> tuple[SecretKey, ...]:
     """Return every validator's identity secret, by number."""
-    return tuple(make_secret("identity", number) for number in range(VALIDATORS))
+    return tuple(make_secret("identity", number) for number in range(count))
 
 
 @functools.cache
-def list_identities() -> tuple[IdentityKey, ...]:
+def list_identities(count: int = VALIDATORS) -> tuple[IdentityKey, ...]:
     """Return every validator's identity key, by number."""
-    return tuple(IdentityKey(compute_xonly_key(secret)) for secret in list_secrets())
+    return tuple(IdentityKey(compute_xonly_key(secret)) for secret in list_secrets(count))
 
 
 @functools.cache
@@ -85,7 +86,7 @@ class TurningChain(LedgerChain):
         self.btc_height = BTC_START
 
     @classmethod
-    def started(cls, params: Params = REGTEST, genesis: Genesis | None = None) -> TurningChain:
+    def started(cls, params: Params = REGTEST, genesis: Genesis | None = None) -> Self:
         """Return a chain whose epoch 0 is active, with heartbeats at `BTC_START`."""
         chain = cls(params, genesis)
         chain.add()
@@ -147,7 +148,7 @@ class TurningChain(LedgerChain):
         at = self.ledger.height if kaon_height is None else kaon_height
         record = Heartbeat(
             network=Network.REGTEST,
-            identity=list_identities()[validator],
+            identity=list_identities(CROWD)[validator],
             kaon_height=KaonHeight(at),
             btc_height=BtcHeight(self.btc_height if btc_height is None else btc_height),
             btc_hash=BlockHash(bytes(32)),
@@ -155,13 +156,13 @@ class TurningChain(LedgerChain):
             fee_rate=FeeRate(fee_rate),
             signature=UNSIGNED,
         )
-        return replace(record, signature=sign(list_secrets()[validator], record.digest))
+        return replace(record, signature=sign(list_secrets(CROWD)[validator], record.digest))
 
     def pulse(
         self, btc_height: int | None = None, *, fee_rate: int = 0, validators: Iterable[int] | None = None
     ) -> None:
         """Let validators send the heartbeats they may send now; the block after takes the new medians."""
-        self.btc_height = self.btc_height if btc_height is None else btc_height
+        self.btc_height = self.btc_height if btc_height is None else BtcHeight(btc_height)
         every = self.ledger.params.heartbeat_blocks
         last = max((entry.heartbeat.kaon_height for entry in self.ledger.heartbeats.values()), default=-every)
         while self.ledger.height // every <= last // every:
@@ -174,13 +175,16 @@ class TurningChain(LedgerChain):
         """Return a validator's signed vote for a checkpoint of this chain."""
         block = self.blocks[height - 1]
         record = CheckpointVote(
-            Network.REGTEST, KaonHeight(height), block.block_hash, list_identities()[validator], UNSIGNED
+            Network.REGTEST, KaonHeight(height), block.block_hash, list_identities(CROWD)[validator], UNSIGNED
         )
-        return replace(record, signature=sign(list_secrets()[validator], record.digest))
+        return replace(record, signature=sign(list_secrets(CROWD)[validator], record.digest))
 
-    def vote(self, height: int, validators: Collection[int] = range(11)) -> None:
-        """Let validators sign a checkpoint; eleven of sixteen are more than two thirds."""
-        self.add(*(self.make_vote(validator, height) for validator in validators))
+    def vote(self, height: int, validators: Collection[int] | None = None) -> None:
+        """Let validators sign a checkpoint: the first eleven who are not jailed; of sixteen more than two thirds."""
+        free = [number for number, key in enumerate(list_identities()) if key in self.ledger.stakes]
+        self.add(
+            *(self.make_vote(validator, height) for validator in (free[:11] if validators is None else validators))
+        )
 
     def finalise(self) -> int:
         """Bring two checkpoints and their votes; the first of them is final then."""
@@ -191,6 +195,13 @@ class TurningChain(LedgerChain):
         self.vote(first)
         self.vote(first + CHECKPOINT_BLOCKS)
         return first
+
+    def finalise_to(self, height: int, *, silent: Collection[int] = ()) -> None:
+        """Go on until a block is final; every validator beats in every span on the way, but for the silent ones."""
+        beating = [number for number in range(VALIDATORS) if number not in silent]
+        while self.ledger.final_height < height:
+            self.pulse(validators=beating)
+            self.finalise()
 
     # -------------------------------------------------------------- flows across epochs
 

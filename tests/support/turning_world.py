@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tempfile
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,11 @@ from smpc.protocol.invoices import InvoiceRequest
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import DueEpoch, EpochState, IntentEntry
 from smpc.protocol.records import EpochAnnounced, Genesis, KaonBlock, Record
-from smpc.types import BtcHeight, BurnId, ChildIndex, EpochNumber, Sats, Script
-from tests.support.bridge_world import BLOCK_SECONDS, BridgeWorld
+from smpc.protocol.verdict_records import PreimageRevealed
+from smpc.types import BtcHeight, BurnId, ChildIndex, EpochNumber, IdentityKey, Role, Sats, Script
+from tests.support.bridge_world import BLOCK_SECONDS, RAM_DISK, BridgeWorld
 from tests.support.chain import ORIGIN
-from tests.support.groups import VALIDATORS, KeyedEpoch, build_keyed_epoch, make_account, make_xonly
+from tests.support.groups import KeyedEpoch, build_keyed_epoch, make_account, make_xonly
 from tests.support.turning_chain import (
     TurningChain,
     build_turning_genesis,
@@ -37,30 +39,63 @@ from tests.support.virtual_loop import run_in_virtual_time
 from tests.support.world_parts import Issued, TalkingBitcoin, UserDesk
 from tests.support.world_pods import WorldPod
 
-VOTERS = 11
-"""Of sixteen: more than two thirds."""
-
 
 class Attestors(TurningChain):
     """What validators sign, by the consensus layer's state at its tip."""
 
     def __init__(self, ledger: Ledger) -> None:
-        super().__init__()
+        super().__init__(genesis=ledger.genesis)
         self.ledger = ledger
         self.blocks: list[KaonBlock] = []
+        self.gone: set[IdentityKey] = set()
+        """Validators that stopped for good: they send no heartbeats and vote no more."""
+        self.is_revealing = True
+        """Whether a member of E publishes the preimage of an epoch under a final release."""
+        self.is_keying = True
+        """Whether announced epochs get their keys; without, the active epoch is extended."""
+
+    def _list_present(self) -> list[int]:
+        validators = self.ledger.genesis.validators
+        return [number for number, item in enumerate(validators) if item.identity not in self.gone]
+
+    def _list_voters(self) -> list[int]:
+        """Return who signs a checkpoint: as many as must.
+
+        Once anybody was jailed, all: replicas count by the stakes of the last final block, where he may be jailed yet.
+        """
+        validators = self.ledger.genesis.validators
+        voting = self.ledger.voting_stakes
+        allowed = [number for number in self._list_present() if validators[number].identity in voting]
+        # Whoever was jailed just now votes until that is final, and not one vote longer.
+        is_settled = voting == self.ledger.stakes and self.ledger.judgements.punishments
+        return allowed if is_settled else allowed[: 2 * len(voting) // 3 + 1]
 
     def attest(self, btc_height: int) -> list[Record]:
         """Return the votes, heartbeats and ceremonies that the next block brings."""
         tip, records = self.ledger.height, list[Record]()
         if tip and tip % CHECKPOINT_BLOCKS == 0:
-            records += [self.make_vote(number, tip) for number in range(VOTERS)]
+            records += [self.make_vote(number, tip) for number in self._list_voters()]
         if tip % self.ledger.params.heartbeat_blocks == 1:
-            records += [self.make_heartbeat(number, btc_height) for number in range(VALIDATORS)]
+            records += [self.make_heartbeat(number, btc_height) for number in self._list_present()]
         for entry in self.ledger.epochs.values():
-            if entry.state is EpochState.ANNOUNCED:
+            if self.is_keying and entry.state is EpochState.ANNOUNCED:
                 members = tuple(entry.members.items())
                 records += run_ceremonies(entry.number, members, entry.draw, entry.first_attempt).records[1:]
+        if self.is_revealing:
+            records += self._list_preimages()
         return records
+
+    def _list_preimages(self) -> list[PreimageRevealed]:
+        judgements = self.ledger.judgements
+        return [
+            PreimageRevealed(self.ledger.genesis.network, epoch, self._find_keyed(epoch).preimage)
+            for epoch, role in judgements.verdicts
+            if role is Role.VALIDATOR and epoch not in judgements.preimages and judgements.is_final(epoch, role)
+        ]
+
+    def _find_keyed(self, epoch: EpochNumber) -> KeyedEpoch:
+        entry = self.ledger.epochs[epoch]
+        return run_ceremonies(entry.number, tuple(entry.members.items()), entry.draw, entry.first_attempt)
 
 
 @dataclass(slots=True)
@@ -70,9 +105,9 @@ class TurningWorld(BridgeWorld):
     attestors: Attestors = field(init=False)
 
     @classmethod
-    async def open(cls, directory: Path, seed: int = 1) -> Self:
+    async def open(cls, directory: Path, seed: int = 1, genesis: Genesis | None = None) -> Self:
         """Return a world whose epoch 0 is active and final, and whose pods serve; no coordinator runs yet."""
-        genesis, base = build_turning_genesis(), build_keyed_epoch()
+        genesis, base = genesis or build_turning_genesis(), build_keyed_epoch()
         bitcoin = TalkingBitcoin()
         bitcoin.mine(220)
         consensus = MemoryConsensus(genesis, REGTEST, base.proposer, announce_keyed)
@@ -91,7 +126,8 @@ class TurningWorld(BridgeWorld):
         )
         world.attestors = Attestors(consensus.ledger)
         world._following = loop.create_task(world.replica.run())
-        for identity, secret in zip(list_identities(), list_secrets(), strict=True):
+        count = len(genesis.validators)
+        for identity, secret in zip(list_identities(count), list_secrets(count), strict=True):
             path = directory / f"{identity.hex()[:8]}.sqlite"
             world.pods[identity] = WorldPod(secret, bitcoin, world.replica, path, blocked=frozenset())
         await world.until(lambda: world.ledger.active_epoch is not None)
@@ -100,14 +136,21 @@ class TurningWorld(BridgeWorld):
     async def advance(self, blocks: int = 1, *records: Record) -> None:
         """Let consensus-layer blocks pass, with what validators bring to each; the first takes `records`."""
         for number in range(blocks):
-            brought = self.attestors.attest(self.bitcoin.height)
-            block = await self.consensus.produce(*brought, *(records if number == 0 else ()))
-            self.attestors.blocks.append(block)
-            await asyncio.sleep(BLOCK_SECONDS)
+            await self._pass_block(*(records if number == 0 else ()))
             for pod in self.pods.values():
                 pod.refresh()
             await self._tend()
             await self.check()
+
+    async def wait(self, blocks: int = 1) -> None:
+        """Let consensus-layer blocks pass, with what validators bring, without looking at anything."""
+        for _ in range(blocks):
+            await self._pass_block()
+
+    async def _pass_block(self, *records: Record) -> None:
+        block = await self.consensus.produce(*self.attestors.attest(self.bitcoin.height), *records)
+        self.attestors.blocks.append(block)
+        await asyncio.sleep(BLOCK_SECONDS)
 
     @property
     def active(self) -> int:
@@ -150,6 +193,11 @@ class TurningWorld(BridgeWorld):
         await self.until(lambda: record.burn_id in self.ledger.burns)
         return record.burn_id
 
+    def find_secrets(self, epoch: int) -> KeyedEpoch:
+        """Return an announced epoch with the secrets of its groups."""
+        entry = self.consensus.ledger.epochs[EpochNumber(epoch)]
+        return run_ceremonies(entry.number, tuple(entry.members.items()), entry.draw, entry.first_attempt)
+
     def list_sweeps(self) -> list[IntentEntry]:
         """Return the recorded sweeps, oldest first."""
         return [entry for entry in self.ledger.intents.values() if entry.intent.kind is IntentKind.SWEEP]
@@ -182,19 +230,26 @@ def find_keyed(due: DueEpoch) -> KeyedEpoch:
 Story = Callable[[TurningWorld], Coroutine[Any, Any, None]]
 
 
-def turning(story: Story) -> Callable[[Path], None]:
+def play_turning(story: Story, directory: Path, genesis: Genesis | None = None) -> None:
+    """Open a turning world, start a coordinator, let the story happen, and close everything."""
+
+    async def tell(logs: Path) -> None:
+        world = await TurningWorld.open(logs, genesis=genesis)
+        try:
+            await world.start()
+            await story(world)
+        finally:
+            await world.close()
+
+    with tempfile.TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else directory) as logs:
+        run_in_virtual_time(tell(Path(logs)))
+
+
+def turning(story: Story, genesis: Genesis | None = None) -> Callable[[Path], None]:
     """Turn a story into a test: a turning world with one coordinator at work, in virtual time."""
 
     def run(tmp_path: Path) -> None:
-        async def tell() -> None:
-            world = await TurningWorld.open(tmp_path)
-            try:
-                await world.start()
-                await story(world)
-            finally:
-                await world.close()
-
-        run_in_virtual_time(tell())
+        play_turning(story, tmp_path, genesis)
 
     run.__name__ = story.__name__
     run.__module__ = story.__module__

@@ -7,23 +7,29 @@ signatures in flight, proposals never recorded, versions that were never mined, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import combinations
 
 from coordinator.board import Board
 from pegin.lifecycle import Deposit, DepositState
 from pegout.lifecycle import PegOut
+from slashing.release import list_released_txids
 from smpc.node.memory_bitcoin import MemoryBitcoin
 from smpc.protocol.batch import BatchState
 from smpc.protocol.intents import Intent
 from smpc.protocol.ledger import Ledger
-from smpc.types import IntentId, Txid
+from smpc.types import IntentId, Outpoint, Txid
 
 _UNSEEN = frozenset({DepositState.SEEN, DepositState.MISSING, DepositState.DEAD})
 
 
-async def find_broken_invariants(bitcoin: MemoryBitcoin, ledger: Ledger, sent: Mapping[Txid, bytes]) -> list[str]:
-    """Return every invariant that does not hold, by both chains and by what was ever broadcast."""
+async def find_broken_invariants(
+    bitcoin: MemoryBitcoin, ledger: Ledger, sent: Mapping[Txid, bytes], stolen: Collection[Outpoint] = ()
+) -> list[str]:
+    """Return every invariant that does not hold, by both chains and by what was ever broadcast.
+
+    `stolen` vault outputs may be gone.
+    """
     mined = {}
     for entry in ledger.intents.values():
         found = await bitcoin.fetch_transaction(entry.intent.txid)
@@ -31,7 +37,7 @@ async def find_broken_invariants(bitcoin: MemoryBitcoin, ledger: Ledger, sent: M
             mined[entry.intent.intent_id] = entry.intent
     return [
         *_check_money(ledger),
-        *await _check_vault(bitcoin, ledger, mined),
+        *await _check_vault(bitcoin, ledger, mined, stolen),
         *_check_payments(ledger, mined),
         *_check_credits(ledger),
         *_check_versions(ledger, sent),
@@ -43,15 +49,24 @@ def _check_money(ledger: Ledger) -> list[str]:
     return [f"invariant 1: the money identity is off by {difference} sat"] if difference else []
 
 
-async def _check_vault(bitcoin: MemoryBitcoin, ledger: Ledger, mined: Mapping[IntentId, Intent]) -> list[str]:
+async def _check_vault(
+    bitcoin: MemoryBitcoin, ledger: Ledger, mined: Mapping[IntentId, Intent], stolen: Collection[Outpoint]
+) -> list[str]:
     found = []
     spent = {outpoint for intent in mined.values() for outpoint in intent.outpoints}
     for outpoint in ledger.vault:
         known = await bitcoin.fetch_transaction(outpoint.txid)
         is_unspent = await bitcoin.fetch_output(outpoint, include_mempool=False) is not None
-        if known is not None and known.height is not None and not is_unspent and outpoint not in spent:
+        is_ours = outpoint in spent or outpoint in stolen or await _is_moved(bitcoin, ledger, outpoint)
+        if known is not None and known.height is not None and not is_unspent and not is_ours:
             found.append(f"invariant 1: vault output {outpoint} was spent by nobody's intent")
     return found
+
+
+async def _is_moved(bitcoin: MemoryBitcoin, ledger: Ledger, outpoint: Outpoint) -> bool:
+    """Tell whether an armed emergency of a released epoch's output is mined."""
+    spends = [await bitcoin.fetch_transaction(txid) for txid in list_released_txids(ledger, outpoint)]
+    return any(spends)
 
 
 def _check_payments(ledger: Ledger, mined: Mapping[IntentId, Intent]) -> list[str]:

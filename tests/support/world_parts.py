@@ -57,6 +57,10 @@ class TalkingBitcoin(MemoryBitcoin):
         """Return what the mempool holds."""
         return frozenset(self._mempool.pending)
 
+    def list_pending(self) -> tuple[Transaction, ...]:
+        """Return the transactions of the mempool, parents first."""
+        return self._list_mempool()
+
     async def broadcast(self, raw: bytes) -> Txid:
         """Take a transaction in."""
         txid = await super().broadcast(raw)

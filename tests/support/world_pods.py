@@ -21,13 +21,15 @@ from smpc.participant.shares import ShareRing
 from smpc.participant.signer import Signer
 from smpc.participant.signing_claims import SpendClaim
 from smpc.participant.signing_log import SigningLog
-from smpc.protocol.codec import decode, encode
+from smpc.protocol.codec import decode, decode_variant, encode
+from smpc.protocol.intents import Intent
 from smpc.protocol.pod_messages import (
     AbortRequest,
     CommitRequest,
     CompleteRequest,
     EndorseRequest,
     Envelope,
+    IntentSubject,
     Refusal,
     Request,
     SignRequest,
@@ -113,7 +115,7 @@ class WorldPod:
             envelope,
             rpc,
             expected,
-            coordinators=ledger.genesis.coordinators,
+            ledger=ledger,
             protocol=compute_protocol_hash(ledger.params),
         )
         slot = letter.request.header.slot
@@ -134,6 +136,18 @@ class WorldPod:
             await self._node.broadcast(raw)
 
 
+Policy = Callable[[Intent], Refusal | None]
+"""An operator's own mind about what his pod is asked to sign."""
+
+
+def refuse_spend(policy: Policy, envelope: Envelope) -> Refusal | None:
+    """Return what a policy says of a question; None of any other than to sign a transaction."""
+    request = decode_variant(Request, envelope.body)
+    if not isinstance(request, CommitRequest) or not isinstance(request.subject, IntentSubject):
+        return None
+    return policy(request.subject.intent)
+
+
 @dataclass(slots=True)
 class NetFaults:
     """What goes wrong between the coordinator and pods, by the world's seed."""
@@ -150,6 +164,8 @@ class NetFaults:
     """Pods that cannot be reached."""
     bent: dict[IdentityKey, Callable[[str, Envelope | Refusal], Envelope | Refusal]] = field(default_factory=dict)
     """Pods that lie: what becomes of their answers."""
+    policies: dict[IdentityKey, Policy] = field(default_factory=dict)
+    """Pods whose operators hold a policy: the spends they refuse before they look."""
 
 
 class WorldNetwork:
@@ -170,6 +186,10 @@ class WorldNetwork:
             raise Unavailable("the pod cannot be reached", code="UNREACHABLE")
         await self._travel()
         question = decode(Envelope, encode(envelope))
+        policy = faults.policies.get(pod)
+        refusal = None if policy is None else refuse_spend(policy, question)
+        if refusal is not None:
+            return refusal
         if self._dice.random() < faults.repeat:
             await self._pods[pod].answer(rpc, question, seconds)
         answer = await self._pods[pod].answer(rpc, question, seconds)

@@ -8,14 +8,17 @@ import pytest
 
 from smpc.params import REGTEST
 from smpc.protocol import batch_events as events
+from smpc.protocol.ancestry import ForeignSpend
 from smpc.protocol.batch import Batch, BatchState
 from smpc.protocol.batch_events import BatchEvent
+from smpc.protocol.batch_patience import RETRY_BLOCKS
 from smpc.protocol.batch_steps import open_batch, open_recorded_batch, step
-from smpc.protocol.batch_view import RETRY_BLOCKS, BatchView, find_event
+from smpc.protocol.batch_view import BatchView, find_event
+from smpc.protocol.codec import decode, encode
 from smpc.protocol.ledger_state import IntentEntry, IntentStatus
 from smpc.protocol.machine import Transition, advance
 from smpc.types import BtcHeight, KaonHeight, Role, Txid
-from tests.support.lifecycle_samples import BOOKING, INTENT, OTHER_ID, OUTPOINT, SIGNATURE, TXID
+from tests.support.lifecycle_samples import ARMING, BOOKING, INTENT, OTHER_ID, OUTPOINT, SIGNATURE, TXID
 
 B = BatchState
 ID = INTENT.intent_id
@@ -48,7 +51,7 @@ def waiting_for_validators() -> Batch:
 
 def signed() -> Batch:
     validators = events.ValidatorsSigned((SIGNATURE,), AT)
-    return run(waiting_for_validators(), validators, events.WitnessesSigned((SIGNATURE,), b"signed", AT)).record
+    return run(waiting_for_validators(), validators, events.CosignersSigned((SIGNATURE,), b"signed", AT)).record
 
 
 def broadcast() -> Batch:
@@ -71,7 +74,7 @@ def test_a_batch_asks_in_order_for_what_the_protocol_says() -> None:
     recorded = look(endorsed.record, replace(LIVE, is_window_over=False))
     due = look(recorded.record, LIVE)
     half = run(due.record, events.ValidatorsSigned((SIGNATURE,), AT))
-    full = run(half.record, events.WitnessesSigned((SIGNATURE,), b"signed", AT))
+    full = run(half.record, events.CosignersSigned((SIGNATURE,), b"signed", AT))
     sent = look(full.record, replace(LIVE, is_in_mempool=True))
     young = look(sent.record, mined(51, 1, depth=2))
     deep = look(young.record, mined(51, 2, depth=2))
@@ -97,7 +100,7 @@ def test_a_batch_asks_in_order_for_what_the_protocol_says() -> None:
         events.AskEndorsements(ID),
         events.SubmitIntent(ID),
         events.AskValidators(ID),
-        events.AskWitnesses(ID),
+        events.AskCosigners(ID),
         events.BroadcastTransaction(ID),
         events.AskBooking(ID),
         events.SubmitBooking(ID),
@@ -172,7 +175,9 @@ def test_an_intent_that_ended_on_the_ledger_ends_its_batch(status: IntentStatus,
 
 
 def test_an_input_spent_otherwise_asks_for_the_intents_death_again_and_again() -> None:
-    spent = replace(LIVE, kaon_height=KaonHeight(AT + RETRY_BLOCKS), spent_input=(OUTPOINT, Txid(b"\x09" * 32)))
+    spent = replace(
+        LIVE, kaon_height=KaonHeight(AT + RETRY_BLOCKS), spent_input=ForeignSpend(OUTPOINT, Txid(b"\x09" * 32))
+    )
     asked = look(signed(), spent)
     assert asked.effects == (events.AskDeath(ID, OUTPOINT, Txid(b"\x09" * 32)),)
     assert look(asked.record, spent).effects == ()
@@ -255,6 +260,15 @@ def test_a_consensus_reorg_takes_an_intent_back_to_its_submission() -> None:
     recorded = look(planned(), replace(LIVE, is_window_over=False)).record
     lost = look(recorded, BatchView(AT, BtcHeight(50), None))
     assert (lost.record.state, lost.effects) == (B.ENDORSED, (events.SubmitIntent(ID),))
+
+
+def test_what_e_pre_signed_is_submitted_with_the_intent_again_and_again() -> None:
+    endorsed = run(planned(), events.EndorsementsGathered((), AT, (ARMING,)))
+    assert (endorsed.record.armings, endorsed.effects) == ((ARMING,), (events.SubmitIntent(ID),))
+    recorded = look(endorsed.record, replace(LIVE, is_window_over=False)).record
+    lost = look(recorded, BatchView(AT, BtcHeight(50), None))
+    assert (lost.record.armings, lost.effects) == ((ARMING,), (events.SubmitIntent(ID),))
+    assert decode(Batch, encode(lost.record)) == lost.record
 
 
 def test_a_rebuilt_batch_is_as_far_as_the_chains_say() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from coordinator.ceremony import find_ceremony_work
+from coordinator.attendance import Answered, Declined, Heard
+from coordinator.ceremony import CeremonyTask, find_ceremony_work
 from coordinator.epoch_turn import EpochTurn
 from smpc.participant.duties import CEREMONY_ATTEMPT_BLOCKS
+from smpc.protocol.ceremony_records import compute_dkg_subject
+from smpc.protocol.pod_messages import DKG_SUITE, DkgStep1Request, Reply
 from smpc.types import Role
 from tests.support.groups import EPOCH
 from tests.support.keygen_world import KeygenWorld, group_of
@@ -74,3 +78,39 @@ async def test_a_rerun_waits_for_t_host_keys_and_the_first_attempt_for_all(world
     too_many = {group_of(V): frozenset(world.member(V, place).ring.identity for place in (2, 3))}
     tasks = [task for task in find_ceremony_work(world.ledger, too_many) if task.group == group_of(V)]
     assert [task.attempt for task in tasks] == [0]
+
+
+# ------------------------------------------------------------------------------ a relay that drops who is not silent
+
+
+def find_task(world: KeygenWorld, attempt: int) -> CeremonyTask:
+    tasks = [task for task in find_ceremony_work(world.ledger) if task.group == group_of(V)]
+    return next(task for task in tasks if task.attempt == attempt)
+
+
+async def begin_with(world: KeygenWorld, whole: CeremonyTask, *places: int) -> list[Heard[Reply]]:
+    """Ask every member of an attempt to begin it with those at these places alone."""
+    task, slot = replace(whole, seats=tuple(whole.seats[place] for place in places)), world.voice.open_slot()
+    subject = compute_dkg_subject(slot.network, task.group, task.attempt, task.host_keys)
+    header = slot.open_header(task.group, None, subject, task.attempt, suite=DKG_SUITE)
+    question = world.voice.seal(DkgStep1Request(header, task.host_keys, task.threshold))
+    return [await world.voice.hear(seat, question, seconds=5) for seat in whole.seats]
+
+
+async def test_every_member_refuses_a_first_attempt_that_drops_one(world: KeygenWorld) -> None:
+    await world.open_attempt()
+    for heard in await begin_with(world, find_task(world, 0), 0, 1, 2):
+        assert isinstance(heard, Declined)
+        assert (heard.refusal.rule, heard.refusal.reason) == ("V06", "WRONG_GROUP")
+
+
+async def test_a_rerun_may_drop_as_many_as_leave_t_and_every_member_refuses_one_more(world: KeygenWorld) -> None:
+    await world.open_attempt()
+    await world.advance(CEREMONY_ATTEMPT_BLOCKS + 4)
+    rerun = find_task(world, 1)
+    *present, dropped = await begin_with(world, rerun, 0, 1, 2)
+    assert all(isinstance(heard, Answered) for heard in present)
+    assert isinstance(dropped, Declined)
+    for heard in await begin_with(world, rerun, 0, 1):
+        assert isinstance(heard, Declined)
+        assert (heard.refusal.rule, heard.refusal.reason) == ("V06", "WRONG_GROUP")

@@ -14,7 +14,9 @@ from smpc.node.memory_bitcoin import MemoryBitcoin
 from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.ports import TransactionStatus
 from smpc.params import REGTEST
-from smpc.types import BlockHash, BtcHeight, EpochNumber, KaonHash, KaonHeight, Outpoint, Sats, Script, Txid
+from smpc.protocol.ledger_state import EpochState
+from smpc.types import BlockHash, BtcHeight, EpochNumber, KaonHash, KaonHeight, Outpoint, Role, Sats, Script, Txid
+from tests.support.faulty_ceremony import open_session
 from tests.support.groups import build_genesis, build_keyed_epoch, make_secret
 from tests.support.turning_chain import TurningChain
 
@@ -69,6 +71,43 @@ def test_a_seed_that_does_not_follow_from_the_chain_is_noticed() -> None:
     check = check_election(other, EpochNumber(3))
     assert not check.is_same
     assert check.draw is None
+
+
+def with_fault(role: Role = Role.VALIDATOR) -> TurningChain:
+    """Return a chain in which a member of epoch 0 was replaced while epoch 1 was drawn already."""
+    chain = TurningChain()
+    chain.add()
+    chain.announce()
+    chain.add(*chain.keyed[EpochNumber(0)].host_keys)
+    chain.add(open_session(chain.keyed[EpochNumber(0)], role).accuse_share(2, 0))
+    return chain
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_draw_with_a_successor_is_verified_and_so_is_the_draw_that_followed(role: Role) -> None:
+    chain = with_fault(role)
+    check = check_election(final_chain(chain), EpochNumber(0))
+    assert check.is_same
+    (item,) = check.entry.replaced
+    assert [each.identity for each in check.successors if each is not None] == [item.successor]
+    assert check_election(final_chain(chain), EpochNumber(1)).is_same
+
+
+def test_a_successor_whom_nobody_drew_is_noticed() -> None:
+    check = check_election(final_chain(with_fault()), EpochNumber(0))
+    (item,) = check.entry.replaced
+    for other in (None, check.entry.members[Role.WITNESS][0]):
+        forged = replace(check.entry, replaced=(replace(item, successor=other),))
+        assert not replace(check, entry=forged).is_same
+
+
+def test_an_epoch_drawn_again_after_a_conviction_is_verified_without_the_convicted() -> None:
+    chain = with_fault()
+    while chain.state(0) is not EpochState.ABORTED:
+        chain.add()
+    chain.announce()
+    assert check_election(final_chain(chain), EpochNumber(0)).is_same
+    assert check_election(final_chain(chain), EpochNumber(1)).is_same
 
 
 def test_an_epoch_that_is_not_announced_is_not_found() -> None:

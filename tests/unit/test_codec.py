@@ -16,6 +16,7 @@ from smpc.protocol.records import AccountTransfer, KaonBlock, Record
 from smpc.types import AccountKey, Network, Outpoint, Sats, Signature, Txid
 from tests.support.chain import LedgerChain
 from tests.support.groups import endorse
+from tests.support.lineage import SPENDER, build_lineage
 
 
 class Colour(enum.StrEnum):
@@ -76,6 +77,7 @@ def real_records() -> list[Record]:
         booking,
         chain.make_withdrawal(intent.intent_id),
         chain.make_death(intent.intent_id, intent.inputs[0].outpoint, Txid(bytes(32))),
+        chain.make_death(intent.intent_id, build_lineage(2).taken, SPENDER, build_lineage(2).path),
         burn,
         chain.make_cancel("alice", burn.burn_id),
         chain.make_raise("alice", burn.burn_id, 1),
@@ -138,6 +140,26 @@ def test_refuses_an_unknown_variant_and_a_known_one_of_another_union() -> None:
         decode_variant(Record, record)
     with pytest.raises(InvalidInput):
         decode_variant(Record, b"")
+
+
+def grow(data: bytes, at: int, by: int) -> bytes:
+    return data[:at] + (int.from_bytes(data[at : at + 4], "big") + by).to_bytes(4, "big") + data[at + 4 :]
+
+
+def test_refuses_a_variant_that_is_not_exactly_a_name_and_a_content() -> None:
+    record = encode_variant(real_records()[-1])
+    middle = 4 + int.from_bytes(record[:4], "big")
+    lies = [record[:size] for size in (1, 4, middle, middle + 3, middle + 4, len(record) - 1)]
+    lies += [grow(record, at, by) for at in (0, middle) for by in (-1, 1, 2**31)]
+    lies += [record + b"\x00", record + bytes(4), record[:middle] + bytes(4)]
+    for lie in lies:
+        with pytest.raises(InvalidInput):
+            decode_variant(Record, lie)
+
+
+def test_what_is_no_dataclass_has_no_bytes() -> None:
+    with pytest.raises(TypeError, match="only dataclasses"):
+        encode(7)
 
 
 def test_refuses_a_boolean_that_is_neither_and_an_optional_of_two() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.refusals import TRANSIENT_RULES
 from pegin.lifecycle import DepositState
 from smpc.protocol.batch import BatchState
-from smpc.protocol.batch_events import AskEndorsements, AskValidators, AskWitnesses, BroadcastTransaction, PlanBump
+from smpc.protocol.batch_events import AskCosigners, AskEndorsements, AskValidators, BroadcastTransaction, PlanBump
 from smpc.protocol.ledger_state import IntentStatus
 from smpc.protocol.pod_messages import Envelope, Refusal
 from smpc.protocol.review import RULES
@@ -25,7 +25,7 @@ async def test_what_a_batch_has_already_is_not_asked_for_again(world: BridgeWorl
     await world.until(lambda: world.list_states() == [BatchState.BROADCAST])
     (batch,) = world.board.open_batches()
     asked = dict(world.network.asked)
-    for effect in (AskEndorsements, AskValidators, AskWitnesses):
+    for effect in (AskEndorsements, AskValidators, AskCosigners):
         await world.coordinator.effects.perform(effect(batch.intent_id))
     assert world.network.asked == asked
     await world.coordinator.effects.perform(BroadcastTransaction(batch.intent_id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.inspection import judge_estimate, judge_freshness
+from coordinator.inspection import judge_estimate, judge_freshness, judge_reserve
 from smpc.node.ports import Verdict
 from smpc.types import FeeRate
 
@@ -42,3 +42,10 @@ def test_a_missing_estimate_is_a_warning_that_stops_nothing() -> None:
     assert (missing.verdict, missing.remedy != "") == (Verdict.WARNING, True)
     assert "DEGRADED" in missing.detail
     assert judge_estimate(FeeRate(5_000), FeeRate(10_000)).verdict is Verdict.OK
+
+
+def test_a_reserve_below_zero_is_a_fault_with_its_remedy() -> None:
+    assert judge_reserve(0).verdict is Verdict.OK
+    negative = judge_reserve(-1)
+    assert (negative.verdict, "credits halt" in negative.detail) == (Verdict.FAILED, True)
+    assert "peg reserve pay-in" in negative.remedy

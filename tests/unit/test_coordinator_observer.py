@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from coordinator.ancestor_watch import AncestorWatch
 from coordinator.chain_look import ChainLook
 from coordinator.observer import Observer
 from pegin.lifecycle import DepositState
+from smpc.protocol.ancestry import ForeignSpend
 from smpc.protocol.batch import BatchState
 from smpc.protocol.ledger_state import IntentStatus
 from smpc.types import Outpoint
@@ -14,7 +16,8 @@ from tests.support.groups import endorse
 
 async def look(stand: BoardStand) -> Observer:
     """Return an observer of this moment."""
-    return Observer(stand.ledger, stand.board, ChainLook(stand.bitcoin, await stand.bitcoin.fetch_tip()))
+    ancestors = AncestorWatch(stand.bitcoin, stand.bitcoin, stand.board)
+    return Observer(stand.ledger, stand.board, ChainLook(stand.bitcoin, await stand.bitcoin.fetch_tip()), ancestors)
 
 
 async def open_with_deposit(*, confirmations: int = 3) -> tuple[BoardStand, Outpoint]:
@@ -79,7 +82,7 @@ async def test_an_input_that_a_buried_stranger_spent_is_named_with_the_stranger(
     stand.bitcoin.mine()
     await stand.open_driver().tick()
     view = await (await look(stand)).view_batch(stand.board.batches[batch.intent_id])
-    assert view.spent_input == (outpoint, spender)
+    assert view.spent_input == ForeignSpend(outpoint, spender)
 
 
 async def test_an_input_whose_transaction_a_reorg_took_is_lost_and_ends_a_proposal() -> None:

@@ -13,10 +13,15 @@ from coordinator.driver import Driver
 from coordinator.planner import PEGIN_FLOW, Planner
 from coordinator.quarantine import HOLD_BLOCKS, Quarantine, list_items
 from pegin.lifecycle import DepositState
+from pegin.model import BuiltTransaction
+from smpc.params import REGTEST
+from smpc.participant.spending import rebuild
 from smpc.protocol.batch import BatchState
 from smpc.protocol.batch_events import EndorsementsRefused
+from smpc.protocol.intents import Intent
 from smpc.types import BurnId, FeeRate, IntentId, KaonHeight, Outpoint
 from tests.support.board_stand import BoardStand
+from tests.support.groups import endorse
 
 NOW = KaonHeight(100)
 
@@ -127,3 +132,65 @@ async def test_an_intent_that_is_unknown_or_over_has_no_replacement() -> None:
     (booked,) = stand.ledger.intents
     assert await planner.plan_bump(look, booked, None) is None
     assert await planner.plan_bump(look, IntentId(bytes(32)), None) is None
+
+
+async def record_two_deposits(age: int) -> tuple[BoardStand, Planner, Intent, list[Outpoint]]:
+    """Record a transfer of two deposits, the older of which is `age` blocks deep by now."""
+    stand = await BoardStand.open()
+    old = stand.pay(stand.issue(0), 50_000_000, confirmations=20)
+    young = stand.pay(stand.issue(1), 50_000_000, confirmations=3)
+    driver = stand.open_driver()
+    await driver.tick()
+    (batch,) = stand.board.batches.values()
+    assert batch.intent.outpoints == {old, young}
+    stand.chain.add(endorse(stand.chain.epoch, batch.intent, stand.ledger.height))
+    await driver.tick()
+    stand.bitcoin.mine(age - 23)
+    return stand, Planner(stand.ledger, stand.board, Quarantine(), ()), batch.intent, [old, young]
+
+
+async def replace_intent(stand: BoardStand, planner: Planner, intent: Intent) -> BuiltTransaction:
+    look = ChainLook(stand.bitcoin, await stand.bitcoin.fetch_tip())
+    built = await planner.plan_bump(look, intent.intent_id, None)
+    assert built is not None
+    return built
+
+
+@pytest.mark.parametrize(("left", "is_kept"), [(7, True), (6, False)])
+async def test_a_replacement_leaves_out_the_deposit_whose_refund_opens(left: int, is_kept: bool) -> None:
+    stand, planner, intent, (old, young) = await record_two_deposits(REGTEST.refund_csv - left)
+    built = await replace_intent(stand, planner, intent)
+    assert built.intent.outpoints == ({old, young} if is_kept else {young})
+
+
+async def test_a_replacement_leaves_out_the_deposit_that_a_reorg_lost_or_a_stranger_spends() -> None:
+    stand, planner, intent, (old, young) = await record_two_deposits(24)
+    await stand.spend(young)
+    built = await replace_intent(stand, planner, intent)
+    assert built.intent.outpoints == {old}
+    stand.bitcoin.reorganise(4, keep_mempool=False)
+    built = await replace_intent(stand, planner, intent)
+    assert built.intent.outpoints == {old}
+
+
+async def test_an_older_version_in_the_mempool_takes_no_deposit_away_from_the_next() -> None:
+    stand, planner, intent, points = await record_two_deposits(24)
+    first = rebuild(stand.ledger, intent.choice, intent.inputs)
+    await stand.bitcoin.broadcast(first.transaction.to_bytes())
+    second = await replace_intent(stand, planner, intent)
+    stand.chain.add(endorse(stand.chain.epoch, second.intent, stand.ledger.height))
+    third = await replace_intent(stand, planner, second.intent)
+    assert third.intent.outpoints == second.intent.outpoints == set(points)
+    assert set(third.intent.replaces) == {intent.intent_id, second.intent.intent_id}
+
+
+async def test_a_refused_replacement_casts_no_suspicion_on_what_stands_already() -> None:
+    stand, _, intent, points = await record_two_deposits(24)
+    driver = stand.open_driver()
+    await driver.plan_bump(intent.intent_id)
+    (planned,) = [batch for batch in stand.board.open_batches() if batch.intent.replaces]
+    await driver.answer(planned.intent_id, EndorsementsRefused("V18", "too early", stand.ledger.height))
+    assert stand.board.batches[planned.intent_id].state is BatchState.ABANDONED
+    assert driver.quarantine.split(points) == [points]
+    await driver.plan_bump(intent.intent_id)
+    assert stand.board.batches[planned.intent_id].state is BatchState.PLANNED, "it has another try"

@@ -160,9 +160,17 @@ async def test_tells_what_the_batch_of_the_deposit_waits_for(world: DeskWorld) -
     report_progress(world, planned, "signing", Role.VALIDATOR, done=2, missing=7)
     assert look(world, pegin) == ("recorded", "validator signatures 2/3, missing pod-07")
     await act(world, planned, batch_events.SigningRefused(Role.VALIDATOR, "V14", "INPUT_MISSING", height))
-    assert look(world, pegin)[1].endswith("missing pod-07 (validator refuses: V14: INPUT_MISSING)")
+    assert look(world, pegin)[1].endswith(
+        "missing pod-07 (validator refuses: V14: INPUT_MISSING; a withdrawal ends it; asked again after 4 blocks)"
+    )
     await act(world, planned, batch_events.ValidatorsSigned((Signature(bytes(64)),), height))
     assert look(world, pegin) == ("recorded", "witness signatures")
+    opens = BtcHeight(FIRST_HEIGHT - 5 + REGTEST.refund_csv)
+    refused = batch_events.SigningRefused(Role.WITNESS, "V34", "REFUND_TOO_CLOSE", height, opens)
+    await act(world, planned, refused)
+    told = look(world, pegin)[1]
+    assert told.startswith("witness signatures (witness refuses: V34: REFUND_TOO_CLOSE; only its user's refund ends it")
+    assert f"open from Bitcoin block {opens} on" in told
 
 
 async def test_a_finished_rounds_report_is_not_taken_for_the_next_one(world: DeskWorld) -> None:

@@ -35,7 +35,7 @@ from smpc.node.genesis import load_genesis
 from smpc.params import REGTEST
 from smpc.participant.config import PodConfig
 from smpc.protocol.election import find_draw
-from smpc.types import BlockHash, IdentityKey, Network
+from smpc.types import BlockHash, EmergencyMode, Finality, IdentityKey, Network
 
 
 def test_ports_are_free_different_and_never_taken_by_an_outgoing_connection() -> None:
@@ -101,6 +101,26 @@ def test_the_fewest_pods_admitted_can_form_three_groups() -> None:
 def test_too_few_pods_for_three_groups_or_too_many_for_a_machine_are_refused(pods: int) -> None:
     with pytest.raises(InvalidInput, match="13 to 40 pods"):
         DevnetOptions(pods=pods)
+
+
+def test_a_devnet_arms_only_where_its_epochs_turn() -> None:
+    assert DevnetOptions.choose() == DevnetOptions(emergency=EmergencyMode.OFF)
+    assert DevnetOptions.choose(finality=Finality.DEPTH).emergency is EmergencyMode.OFF
+    assert DevnetOptions.choose(emergency=EmergencyMode.ARMED).emergency is EmergencyMode.ARMED
+    armed = DevnetOptions(finality=Finality.CHECKPOINTS, emergency=EmergencyMode.ARMED)
+    assert armed != DevnetOptions(finality=Finality.CHECKPOINTS)
+    with pytest.raises(InvalidInput, match="turn"):
+        DevnetOptions(finality=Finality.DEPTH, emergency=EmergencyMode.ARMED)
+
+
+@pytest.mark.parametrize("mode", EmergencyMode)
+def test_whether_a_devnet_arms_is_read_back_and_stands_in_its_genesis(tmp_path: Path, mode: EmergencyMode) -> None:
+    settings = DevnetSettings(DevnetOptions(13, 250, emergency=mode), DevnetPorts.choose(13))
+    settings.save(tmp_path / "devnet.json")
+    assert find_settings(tmp_path / "devnet.json") == settings
+    keys = {name_pod(number): IdentityKey(bytes([number]) * 32) for number in range(1, 14)}
+    identities = DevnetIdentities(pods=keys, coordinator=keys["pod-01"], consensus=keys["pod-02"])
+    assert build_genesis(settings, identities, FirstBlock(110, BlockHash(bytes(32)))).emergency is mode
 
 
 def test_settings_are_read_back_and_a_damaged_file_is_named(tmp_path: Path) -> None:

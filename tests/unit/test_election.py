@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from smpc.curve import tagged_hash
 from smpc.params import MAINNET, REGTEST
-from smpc.protocol.election import Draw, compute_genesis_seed, compute_group_size, find_draw
+from smpc.protocol.election import (
+    Draw,
+    Successor,
+    compute_genesis_seed,
+    compute_group_size,
+    find_draw,
+    find_successor,
+)
 from smpc.protocol.records import ValidatorInfo
 from smpc.types import EpochNumber, IdentityKey, KaonHash, Role, Script
 
@@ -168,3 +175,89 @@ def test_a_mainnet_draw_of_300_validators_takes_groups_of_100() -> None:
     assert [len(keys) for _, keys in found.members] == [100, 100, 100]
     assert found.strict_bound == 33
     assert find_draw(replace(MAINNET, min_group_size=101), validators, SEED) is None
+
+
+# ------------------------------------------------------------------ successors
+
+
+def successor_of(
+    stakes: list[int], leaving: int = 0, role: Role = Role.VALIDATOR, **options: object
+) -> Successor | None:
+    """Draw who takes one member's place in the draw of these stakes."""
+    members = dict(draw(stakes).members)
+    kept = [key for place, key in enumerate(members[role]) if place != leaving]
+    arguments: dict[str, object] = {
+        "size": 4,
+        "threshold": 3,
+        "barred": {key for keys in members.values() for key in keys},
+        "neighbours": (),
+        "jailed": (),
+        **options,
+    }
+    return find_successor(make_validators(stakes), numbered_seed(9), role, kept, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_successor_comes_from_outside_every_group_and_is_the_same_for_everyone() -> None:
+    found, drawn = successor_of([1] * 16), {key for _, keys in draw([1] * 16).members for key in keys}
+    assert found is not None
+    assert found.identity not in drawn
+    assert found == successor_of([1] * 16)
+    assert (found.bound, found.strict_bound) == (1, 1)
+
+
+def test_the_jailed_and_whoever_was_at_fault_before_succeed_nobody() -> None:
+    drawn = {key for _, keys in draw([1] * 16).members for key in keys}
+    outside = sorted(item.identity for item in make_validators([1] * 16) if item.identity not in drawn)
+    found = successor_of([1] * 16, jailed=outside[:2], barred={*drawn, outside[2]})
+    assert found is not None
+    assert found.identity == outside[3]
+    assert successor_of([1] * 16, jailed=outside[:2], barred={*drawn, *outside[2:]}) is None
+
+
+@pytest.mark.parametrize(("stake", "is_drawn"), [(2, True), (3, False)])
+def test_no_successor_brings_its_group_to_a_third_of_the_stake(stake: int, is_drawn: bool) -> None:
+    """Three members of stake 1 and a successor of 2 are 5 of 17; one of 3 makes it 6 of 18, which is a third."""
+    validators = make_validators([1] * 15 + [stake])
+    kept = [item.identity for item in validators[:3]]
+    barred = [item.identity for item in validators[:15]]
+    found = find_successor(
+        validators, SEED, Role.WITNESS, kept, size=4, threshold=3, barred=barred, neighbours=(), jailed=()
+    )
+    assert (found is not None) is is_drawn
+
+
+@pytest.mark.parametrize("beside", ["before", "after"])
+def test_a_successor_in_v_sits_in_no_v_beside_and_the_bound_holds_where_it_can(beside: str) -> None:
+    validators = make_validators([1] * 20)
+    keys = [item.identity for item in validators]
+    here, other = keys[:4], {Role.VALIDATOR: tuple(keys[12:16]), Role.WITNESS: (keys[1], *keys[16:19])}
+    neighbours = (other, {}) if beside == "before" else ({}, other)
+    for number in range(12):
+        found = find_successor(
+            validators,
+            numbered_seed(number),
+            Role.VALIDATOR,
+            here[1:],
+            size=4,
+            threshold=3,
+            barred=keys[:12],
+            neighbours=neighbours,
+            jailed=(),
+        )
+        # The last of twenty alone is in neither V nor, with keys[1] there already, in W beside.
+        assert found is not None
+        assert (found.identity, found.bound) == (keys[19], 1)
+    relaxed = find_successor(
+        validators,
+        SEED,
+        Role.VALIDATOR,
+        here[1:],
+        size=4,
+        threshold=3,
+        barred=keys[:12],
+        neighbours=neighbours,
+        jailed=[keys[19]],
+    )
+    assert relaxed is not None
+    assert relaxed.identity in keys[16:19]
+    assert (relaxed.bound, relaxed.strict_bound) == (2, 1)

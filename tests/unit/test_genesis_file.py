@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from smpc.errors import ConfigError
 from smpc.node.genesis import MAX_GENESIS_BYTES, build_genesis_file, load_genesis, parse_genesis
-from smpc.types import Finality
+from smpc.types import EmergencyMode, Finality
 from tests.support.groups import build_genesis
 
 TEXT = build_genesis_file(build_genesis())
@@ -45,6 +45,21 @@ def test_the_finality_is_written_only_where_checkpoints_make_blocks_final() -> N
     assert genesis.genesis_hash != build_genesis().genesis_hash
 
 
+def test_arming_is_written_only_where_outputs_are_armed_and_makes_another_chain() -> None:
+    turning = replace(build_genesis(), finality=Finality.CHECKPOINTS)
+    armed = replace(turning, emergency=EmergencyMode.ARMED)
+    assert "emergency" not in json.loads(build_genesis_file(turning))
+    assert parse_genesis(build_genesis_file(armed).encode()) == armed
+    assert armed.genesis_hash != turning.genesis_hash
+
+
+def test_arming_without_turns_is_refused() -> None:
+    with pytest.raises(ConfigError, match="parallel group"):
+        parse_genesis(changed(emergency="armed"))
+    assert parse_genesis(changed(emergency="armed", finality="checkpoints")).needs_arming
+    assert not parse_genesis(changed(emergency="off")).needs_arming
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         load_genesis(tmp_path / "nowhere.json")
@@ -57,6 +72,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         {"network": 1},
         {"finality": "soon"},
         {"finality": 2},
+        {"emergency": "on"},
+        {"emergency": 1},
         {"validators": {}},
         {"validators": [1]},
         {"validators": [{"identity": "00"}]},

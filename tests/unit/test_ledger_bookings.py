@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from smpc.params import REGTEST
-from smpc.protocol.intents import Booking, Credit, Intent, VaultEntry
+from smpc.protocol.intents import Booking, Credit, Intent, IntentInput, IntentKind, VaultEntry
 from smpc.protocol.ledger_events import BurnMoved, DepositCredited, IntentMoved, TransactionBooked
 from smpc.protocol.ledger_state import BurnStatus, IntentStatus
 from smpc.protocol.records import RESERVE_ACCOUNT, BookingRecorded
 from smpc.types import (
     BurnId,
+    ChildIndex,
     EpochNumber,
     IntentId,
     KaonHeight,
@@ -24,8 +25,9 @@ from smpc.types import (
     Signature,
     Txid,
 )
-from tests.support.chain import LedgerChain, deposit_outpoint, vault_outpoint
+from tests.support.chain import LedgerChain, deposit_outpoint, make_intent, vault_outpoint
 from tests.support.groups import endorse, make_account, sign_with_group
+from tests.support.lineage import SPENDER, Lineage, build_lineage, build_transaction
 
 
 def with_transfer() -> tuple[LedgerChain, IntentId]:
@@ -281,6 +283,88 @@ def test_a_death_names_an_input_of_the_intent_and_another_transaction() -> None:
     chain.add(chain.make_death(intent_id, deposit_outpoint(1), spender))
     entry = chain.ledger.intents[intent_id]
     assert (entry.status, entry.spender) == (IntentStatus.DEAD, spender)
+
+
+def with_lineage(length: int = 2) -> tuple[LedgerChain, IntentId, Lineage]:
+    """Return a recorded transfer of two deposits, the first of which hangs on a lineage."""
+    chain, lineage = LedgerChain.activated(), build_lineage(length)
+    chain.add(chain.make_invoices(chain.make_terms(1), chain.make_terms(2, user="bob")))
+    inputs = (
+        IntentInput(lineage.created, Sats(1_000_000), ChildIndex(1)),
+        IntentInput(deposit_outpoint(2), Sats(500_000), ChildIndex(2)),
+    )
+    return chain, chain.record(make_intent(IntentKind.TRANSFER, inputs, (), fee=2_000, outputs=2)), lineage
+
+
+@pytest.mark.parametrize("length", [1, 25])
+def test_a_death_may_name_what_an_ancestor_of_an_input_needs(length: int) -> None:
+    chain, intent_id, lineage = with_lineage(length)
+    record = chain.make_death(intent_id, lineage.taken, SPENDER, lineage.path)
+    assert chain.refusal(chain.make_death(intent_id, lineage.taken, SPENDER)) == "WRONG_INPUT", "without the path"
+    chain.add(record)
+    entry = chain.ledger.intents[intent_id]
+    assert (entry.status, entry.spender) == (IntentStatus.DEAD, SPENDER)
+    chain.book(chain.record(chain.make_transfer([(2, 500_000)])))
+    assert list(chain.ledger.credited) == [deposit_outpoint(2)], "the other deposit is free again"
+
+
+def test_a_death_with_a_wrong_path_is_refused_whoever_signed_it() -> None:
+    chain, intent_id, lineage = with_lineage()
+    intent = chain.ledger.intents[intent_id].intent
+    for outpoint, spender, path in (
+        (lineage.taken, SPENDER, lineage.path[:1]),
+        (lineage.taken, SPENDER, lineage.path[1:]),
+        (lineage.taken, SPENDER, lineage.path[::-1]),
+        (lineage.taken, SPENDER, (*lineage.path, lineage.path[-1])),
+        (lineage.taken, SPENDER, build_lineage(26).path),
+        (lineage.taken, lineage.transactions[1].txid, lineage.path),
+        (lineage.created, SPENDER, lineage.path),
+        (deposit_outpoint(2), SPENDER, lineage.path),
+        (lineage.taken, SPENDER, build_lineage(3).path),
+        (lineage.taken, SPENDER, (b"",)),
+    ):
+        assert chain.refusal(chain.make_death(intent.intent_id, outpoint, spender, path)) == "BAD_PATH"
+
+
+def test_the_path_of_a_death_is_under_its_signatures() -> None:
+    chain, intent_id, lineage = with_lineage()
+    plain = chain.make_death(intent_id, lineage.taken, SPENDER)
+    assert chain.refusal(replace(plain, path=lineage.path)) == "BAD_SIGNATURE"
+    record = chain.make_death(intent_id, lineage.taken, SPENDER, lineage.path)
+    assert chain.refusal(replace(record, witness_signature=record.validator_signature)) == "BAD_SIGNATURE"
+    assert record.record_id != plain.record_id
+
+
+def test_a_standing_intents_own_transaction_robs_no_ancestor() -> None:
+    """What the ancestor needs is an input of an intent that stands: its booking says so, or it is not mined."""
+    chain, older, _ = with_payout()
+    intent = chain.ledger.intents[older].intent
+    (coin,) = chain.ledger.vault
+    lineage = Lineage((build_transaction(coin),))
+    chain.add(chain.make_invoices(chain.make_terms(2)))
+    inputs = (IntentInput(lineage.created, Sats(1_000_000), ChildIndex(2)),)
+    child = chain.record(make_intent(IntentKind.TRANSFER, inputs, (), fee=2_000, outputs=1))
+    robbed = chain.make_death(child, coin, intent.txid, lineage.path)
+    assert chain.refusal(robbed) == "NOT_DEAD"
+    chain.book(older)
+    chain.add(robbed)
+    assert chain.ledger.intents[child].status is IntentStatus.DEAD
+
+
+def test_an_intent_on_a_vault_output_that_a_reorg_unmade_dies_by_the_version_that_was_mined_instead() -> None:
+    """The booked payout left the chain, and an older version of it, long dead, was mined in its place."""
+    chain, older, burn = with_payout()
+    (coin,) = chain.ledger.vault
+    first = chain.ledger.intents[older].intent
+    lineage = Lineage((build_transaction(coin),))
+    txid = lineage.transactions[0].txid
+    second = replace(chain.make_payout([coin], [burn], fee=3_000, replaces=(older,)), txid=txid)
+    chain.book(chain.record(second))
+    assert chain.ledger.intents[older].status is IntentStatus.DEAD
+    (change,) = chain.ledger.vault
+    child = chain.record(chain.make_payout([change], [chain.burn("alice", 50_000)]))
+    chain.add(chain.make_death(child, coin, first.txid, lineage.path))
+    assert chain.ledger.intents[child].status is IntentStatus.DEAD
 
 
 def test_a_recorded_intent_that_won_is_booked_instead_of_declaring_the_other_dead() -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from smpc.errors import Refused
+from smpc.protocol.end_records import ChallengeRaised
 from smpc.protocol.intents import Intent
 from smpc.protocol.ledger_challenges import MAX_NOTE, compute_intent_vbytes
 from smpc.protocol.ledger_events import ChallengeJudged, IntentMoved
 from smpc.protocol.ledger_state import IntentStatus
 from smpc.protocol.ledger_views import list_verdicts
-from smpc.protocol.records import ChallengeRaised
 from smpc.types import BurnId, FeeRate, IdentityKey, IntentId, Network, Outpoint, Sats, Signature
 from tests.support.chain import LedgerChain, with_own_txid
 from tests.support.groups import make_secret, make_xonly, sign

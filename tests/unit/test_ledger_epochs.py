@@ -7,15 +7,10 @@ from dataclasses import replace
 import pytest
 
 from smpc.curve import compute_plain_key
+from smpc.protocol.ceremony_records import HostKeyAnnounced
 from smpc.protocol.ledger_epochs import MAX_SEALED, compute_ready_signatures_needed
 from smpc.protocol.ledger_state import EpochState
-from smpc.protocol.records import (
-    EpochAnnounced,
-    GroupKeyRecorded,
-    HostKeyAnnounced,
-    Record,
-    compute_ready_digest,
-)
+from smpc.protocol.records import EpochAnnounced, GroupKeyRecorded, Record, compute_ready_digest
 from smpc.types import Attempt, EpochNumber, GroupId, HostKey, Network, Role, Signature
 from tests.support.chain import LedgerChain
 from tests.support.groups import ATTEMPT, EPOCH, interpolate, make_secret, run_ceremony, sign, sign_with_group

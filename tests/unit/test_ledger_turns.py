@@ -309,9 +309,9 @@ def test_an_epoch_is_parked_once_swept_and_retired_after_its_grace() -> None:
     chain.book(sweep)
     chain.add()
     assert chain.state(0) is S.PARKED
-    chain.pulse(last)
+    chain.pulse(last + REGTEST.confirmations)
     assert chain.state(0) is S.PARKED
-    chain.pulse(last + 1)
+    chain.pulse(last + REGTEST.confirmations + 1)
     assert chain.state(0) is S.RETIRED
     assert 0 not in {number for number, entry in chain.ledger.epochs.items() if entry.state is S.PARKED}
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from smpc.curve import SecretKey
 from smpc.params import REGTEST
-from smpc.participant.ceremonies import Ceremonies, compute_dkg_subject
+from smpc.participant.ceremonies import Ceremonies
 from smpc.participant.shares import ShareRing
+from smpc.participant.signing_log import SigningLog
+from smpc.protocol.ceremony_records import compute_dkg_subject
 from smpc.protocol.ledger_state import EpochEntry
 from smpc.protocol.pod_messages import (
     DKG_SUITE,
@@ -35,7 +39,7 @@ HEIGHT = KaonHeight(5)
 class Relay:
     """An announced epoch, V's members and a relay's pen."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
         chain = LedgerChain()
         chain.add(chain.epoch.announced)
         chain.add(*chain.epoch.host_keys)
@@ -43,7 +47,14 @@ class Relay:
         group = chain.epoch.groups[Role.VALIDATOR]
         self.host_keys = group.info.host_keys
         self.threshold = group.info.threshold
-        self.members = [Ceremonies(ShareRing(secret, Network.REGTEST), Network.REGTEST) for secret in group.identities]
+        self.logs: list[SigningLog] = []
+        self.members = [self._open(secret, directory) for secret in group.identities]
+
+    def _open(self, secret: SecretKey, directory: Path) -> Ceremonies:
+        ring = ShareRing(secret, Network.REGTEST)
+        path = directory / f"{ring.identity.hex()}.sqlite"
+        self.logs.append(SigningLog.create(path, network=Network.REGTEST, identity=ring.identity))
+        return Ceremonies(ring, Network.REGTEST, self.logs[-1])
 
     def header(self, slot: int = 5) -> SessionHeader:
         return SessionHeader(
@@ -68,8 +79,11 @@ class Relay:
 
 
 @pytest.fixture
-def relay() -> Relay:
-    return Relay()
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    opened = Relay(tmp_path)
+    yield opened
+    for log in opened.logs:
+        log.close()
 
 
 def swap(keys: tuple[HostKey, ...]) -> tuple[HostKey, ...]:
@@ -132,35 +146,35 @@ def test_no_member_begins_a_ceremony_again_once_its_key_is_recorded(relay: Relay
     assert (answer.rule, answer.reason) == ("V06", "EPOCH_CLOSED")
 
 
-def test_a_repeated_question_gets_the_same_answer(relay: Relay) -> None:
+async def test_a_repeated_question_gets_the_same_answer(relay: Relay) -> None:
     broadcast = relay.begin()
     request = DkgStep2Request(relay.header(), broadcast)
-    first = relay.members[0].step2(request)
+    first = await relay.members[0].step2(request)
     assert isinstance(first, DkgReply)
-    assert relay.members[0].step2(request) == first
+    assert await relay.members[0].step2(request) == first
 
 
-def test_another_question_of_an_answered_step_is_refused_and_the_answer_stays(relay: Relay) -> None:
+async def test_another_question_of_an_answered_step_is_refused_and_the_answer_stays(relay: Relay) -> None:
     request = DkgStep2Request(relay.header(), relay.begin())
-    first = relay.members[0].step2(request)
+    first = await relay.members[0].step2(request)
     for number in range(3):
-        other = relay.members[0].step2(replace(request, message=bytes(number)))
+        other = await relay.members[0].step2(replace(request, message=bytes(number)))
         assert isinstance(other, Refusal)
         assert other.rule == "V09"
-    assert relay.members[0].step2(request) == first
+    assert await relay.members[0].step2(request) == first
 
 
-def test_a_damaged_broadcast_is_a_fault_that_blames_nobody_for_certain(relay: Relay) -> None:
+async def test_a_damaged_broadcast_is_a_fault_that_blames_nobody_for_certain(relay: Relay) -> None:
     broadcast = bytearray(relay.begin())
     broadcast[40] ^= 1
-    answer = relay.members[0].step2(DkgStep2Request(relay.header(), bytes(broadcast)))
+    answer = await relay.members[0].step2(DkgStep2Request(relay.header(), bytes(broadcast)))
     assert isinstance(answer, DkgFault)
     assert not answer.is_proven
 
 
-def test_a_step_of_a_ceremony_that_never_began_is_refused(relay: Relay) -> None:
+async def test_a_step_of_a_ceremony_that_never_began_is_refused(relay: Relay) -> None:
     broadcast = relay.begin()
-    answer = relay.members[0].step2(DkgStep2Request(relay.header(slot=6), broadcast))
+    answer = await relay.members[0].step2(DkgStep2Request(relay.header(slot=6), broadcast))
     assert isinstance(answer, Refusal)
     assert answer.rule == "V09"
 

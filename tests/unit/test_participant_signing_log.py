@@ -185,6 +185,36 @@ def test_after_a_rejection_or_recovery_no_transfer_is_signed_even_if_freed(log: 
         log.record_share(asked(2), b"second", claim(2, X), freed=frozenset({intent(1)}))
 
 
+def rejection(number: int, digest: int) -> MessageClaim:
+    return MessageClaim(Purpose.REJECTION, bytes([number]) * 32, bytes([digest]) * 32)
+
+
+def test_a_rejection_is_written_with_its_rungs_and_what_it_takes(log: SigningLog) -> None:
+    log.record_share(asked(1), b"transfer", claim(1, X))
+    spends = (claim(2, X, purpose=Purpose.REJECTION), claim(3, X, purpose=Purpose.REJECTION))
+    claims = (rejection(1, 1), rejection(2, 2))
+    assert log.record_rejection(asked(2), b"shares", bytes(32), claims, spends) == b"shares"
+    assert log.record_rejection(asked(2), b"others", bytes(32), claims, spends) == b"shares"
+    assert log.find_message(Purpose.REJECTION, GROUP, bytes([2]) * 32) == bytes([2]) * 32
+    assert log.record_rejection(asked(3), b"again", bytes(32), claims, spends) == b"again"
+    with pytest.raises(Refused) as refused:
+        log.record_share(asked(4), b"more", claim(1, X))
+    assert refused.value.rule == "V07"
+    log.record_share(asked(5), b"elsewhere", claim(1, Y))
+
+
+def test_a_rung_is_rejected_to_one_target_with_one_digest_and_a_refusal_writes_nothing(log: SigningLog) -> None:
+    spends = (claim(2, X, purpose=Purpose.REJECTION),)
+    log.record_rejection(asked(1), b"first", bytes(32), (rejection(1, 1),), spends)
+    other = (claim(3, Y, purpose=Purpose.REJECTION),)
+    with pytest.raises(Refused) as refused:
+        log.record_rejection(asked(2), b"second", bytes(32), (rejection(2, 2), rejection(1, 3)), other)
+    assert (refused.value.code, refused.value.rule) == ("RUNG_SIGNED", "V64")
+    assert log.find_answer(asked(2)) is None
+    assert log.find_message(Purpose.REJECTION, GROUP, bytes([2]) * 32) is None
+    assert log.find_conflicts(claim(4, Y)) == ()
+
+
 def test_recorded_intents_are_merged_as_if_signed(log: SigningLog) -> None:
     log.record_share(asked(1), b"own", claim(1, X))
     claims = [claim(1, X), claim(2, Y, burns=(P,)), claim(3, Z)]

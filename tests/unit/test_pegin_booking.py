@@ -16,12 +16,14 @@ from smpc.protocol.endings import (
     review_withdrawal,
 )
 from smpc.protocol.facts import BookingFacts, EndFacts, ReadyFacts, TransactionFacts
-from smpc.protocol.intents import Booking
+from smpc.protocol.intents import Booking, IntentInput, IntentKind
 from smpc.protocol.pod_messages import DeadSubject, ReadySubject, WithdrawalSubject
 from smpc.protocol.records import compute_ready_digest_of
-from smpc.types import Attempt, BtcHeight, EpochNumber, KaonHeight, Network, Outpoint, Purpose, Sats, Txid
+from smpc.types import Attempt, BtcHeight, ChildIndex, EpochNumber, KaonHeight, Network, Outpoint, Purpose, Sats, Txid
+from tests.support.chain import make_intent
 from tests.support.flow_world import FlowWorld, find_rule
 from tests.support.groups import EPOCH
+from tests.support.lineage import SPENDER, Lineage, build_lineage
 
 MINED = 190
 """Where the transfers of these tests are mined."""
@@ -205,6 +207,68 @@ def test_a_death_needs_the_spend_on_the_own_chain(world: FlowWorld, transfer: Bu
     subject = DeadSubject(transfer.intent.intent_id, outpoint, Txid(b"\x01" * 32), EPOCH)
     facts = replace(dead_facts(world, subject, 3), spender=None)
     assert find_rule(review_dead(world.ledger, facts, subject)) == ("V73", "NOT_DEAD")
+
+
+def robbed(world: FlowWorld, lineage: Lineage) -> DeadSubject:
+    """Record a transfer whose deposit hangs on a lineage; the death that names who robbed its oldest."""
+    recorded = world.record(world.transfer(world.deposit(1, 300_000))).intent
+    inputs = (IntentInput(lineage.created, Sats(300_000), ChildIndex(1)),)
+    child = world.chain.record(make_intent(IntentKind.TRANSFER, inputs, (), fee=2_000, outputs=1))
+    world.chain.skip(world.ledger.params.finality_depth)
+    assert child != recorded.intent_id
+    return DeadSubject(child, lineage.taken, SPENDER, EPOCH, lineage.path)
+
+
+@pytest.mark.parametrize("length", [1, 2, 25])
+@pytest.mark.parametrize(("confirmations", "found"), [(2, ("V73", "NOT_DEAD")), (3, ("", ""))])
+def test_an_intent_is_dead_once_what_its_ancestor_needs_is_spent_and_buried(
+    world: FlowWorld, length: int, confirmations: int, found: tuple[str, str]
+) -> None:
+    subject = robbed(world, build_lineage(length))
+    assert find_rule(review_dead(world.ledger, dead_facts(world, subject, confirmations), subject)) == found
+
+
+def test_a_death_with_a_lie_in_its_path_is_refused_by_v73(world: FlowWorld) -> None:
+    lineage = build_lineage(3)
+    subject = robbed(world, lineage)
+    first, second, third = lineage.path
+    for lie in (
+        replace(subject, path=(first, second)),
+        replace(subject, path=(second, third)),
+        replace(subject, path=(first, third)),
+        replace(subject, path=(*lineage.path, third)),
+        replace(subject, path=(first, second, third[:-1])),
+        replace(subject, path=build_lineage(26).path),
+        replace(subject, outpoint=lineage.created),
+        replace(subject, spender=lineage.transactions[2].txid),
+    ):
+        verdict = review_dead(world.ledger, dead_facts(world, lie, 9), lie)
+        assert find_rule(verdict) == ("V73", "BAD_PATH")
+    bare = replace(subject, path=())
+    assert find_rule(review_dead(world.ledger, dead_facts(world, bare, 9), bare)) == ("V73", "NOT_DEAD")
+
+
+def test_a_true_path_is_not_enough_without_the_spend_on_the_own_chain(world: FlowWorld) -> None:
+    subject = robbed(world, build_lineage(2))
+    facts = dead_facts(world, subject, 9)
+    assert facts.spender is not None
+    for found in (
+        None,
+        replace(facts.spender, spends=()),
+        replace(facts.spender, spends=(Outpoint(subject.outpoint.txid, 0),)),
+        replace(facts.spender, txid=Txid(bytes(32))),
+    ):
+        verdict = review_dead(world.ledger, replace(facts, spender=found), subject)
+        assert find_rule(verdict) == ("V73", "NOT_DEAD")
+
+
+def test_a_death_signed_for_one_path_is_none_for_another(world: FlowWorld) -> None:
+    """The session is over the digest, and the path is in it."""
+    subject = robbed(world, build_lineage(2))
+    facts = dead_facts(world, subject, 9)
+    bare = replace(subject, path=())
+    assert compute_dead_digest(world.ledger, subject) != compute_dead_digest(world.ledger, bare)
+    assert find_rule(review_dead(world.ledger, facts, bare))[0] == "V04"
 
 
 def ready(world: FlowWorld, own: bytes | None, signed: bytes | None) -> set[str]:

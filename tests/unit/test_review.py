@@ -7,7 +7,15 @@ import pytest
 from smpc.protocol.review import MATRIX, RULES, Finding, Review, Stage, Verdict, find_rules
 from smpc.types import Purpose
 
-_SIGNED = [Purpose.TRANSFER, Purpose.PAYOUT, Purpose.SWEEP, Purpose.BOOKING, Purpose.WITHDRAWAL]
+_SIGNED = [
+    Purpose.TRANSFER,
+    Purpose.PAYOUT,
+    Purpose.SWEEP,
+    Purpose.BOOKING,
+    Purpose.WITHDRAWAL,
+    Purpose.ARMING,
+    Purpose.REJECTION,
+]
 
 
 def test_endorsing_runs_every_rule_but_time_nonce_and_record() -> None:
@@ -19,8 +27,8 @@ def test_endorsing_runs_every_rule_but_time_nonce_and_record() -> None:
 
 def test_signing_repeats_what_must_hold_then_and_adds_the_record() -> None:
     rules = set(find_rules(Stage.SIGN, Purpose.TRANSFER))
-    expected = {"V01", *(f"V{number:02}" for number in range(3, 18)), "V19", "V21", "V22", "V23", "V34"}
-    assert rules - {"V02"} == expected
+    expected = {"V01", *(f"V{number:02}" for number in range(3, 18)), "V19", "V21", "V22", "V23", "V24", "V34"}
+    assert rules - {"V02"} == expected | {"V36", "V54"}
     assert "V18" not in rules
     assert "V33" not in rules
 
@@ -31,8 +39,25 @@ def test_facts_that_move_are_judged_at_the_endorsement_only() -> None:
         assert rule not in find_rules(Stage.SIGN, Purpose.TRANSFER)
 
 
-def test_armings_are_no_condition_yet() -> None:
-    assert not any({"V36", "V54"} & set(rules) for rules in MATRIX.values())
+def test_what_is_armed_is_judged_when_its_record_is_final_and_not_before() -> None:
+    assert not any({"V36", "V54"} & set(rules) for (stage, _), rules in MATRIX.items() if stage is Stage.ENDORSE)
+    for purpose in (Purpose.TRANSFER, Purpose.PAYOUT, Purpose.SWEEP):
+        assert "V54" in find_rules(Stage.SIGN, purpose)
+    assert "V36" in find_rules(Stage.SIGN, Purpose.TRANSFER)
+
+
+def test_arming_runs_the_rules_of_the_emergency() -> None:
+    rules = set(find_rules(Stage.SIGN, Purpose.ARMING))
+    assert {"V60", "V62", "V64", "V65"} <= rules
+    assert {"V01", "V06", "V10", "V13", "V14", "V15", "V17", "V19"} <= rules
+    assert not {"V07", "V16", "V18", "V21", "V36", "V54"} & rules
+
+
+def test_rejecting_runs_the_rules_of_the_release_and_asks_no_bitcoin_node_for_its_tip() -> None:
+    rules = set(find_rules(Stage.SIGN, Purpose.REJECTION))
+    assert {"V60", "V61", "V62", "V63", "V64", "V76"} <= rules
+    assert {"V01", "V03", "V04", "V05", "V06", "V08", "V09", "V10", "V24"} <= rules
+    assert not {"V02", "V07", "V14", "V18", "V21", "V65"} & rules
 
 
 @pytest.mark.parametrize("purpose", _SIGNED)
@@ -40,7 +65,7 @@ def test_no_purpose_that_is_signed_is_without_rules(purpose: Purpose) -> None:
     assert len(find_rules(Stage.SIGN, purpose)) >= 7
 
 
-@pytest.mark.parametrize("purpose", [Purpose.ARMING, Purpose.REJECTION, Purpose.RECOVERY, Purpose.SEED])
+@pytest.mark.parametrize("purpose", [Purpose.SEED])
 def test_a_purpose_without_rules_is_refused_whole(purpose: Purpose) -> None:
     verdict = Review(Stage.SIGN, purpose).to_verdict()
     assert not verdict.is_accepted

@@ -13,10 +13,12 @@ from coordinator.attendance import Progress
 from coordinator.ceremony import CeremonyOutcome, CeremonyPolicy, CeremonyTask, find_ceremony_work
 from coordinator.dkg_round import run_ceremony
 from coordinator.signing_outcome import RoundPolicy
+from smpc.protocol.ceremony_records import WrongShare
 from smpc.protocol.envelope import is_signed
 from smpc.protocol.pod_messages import DkgFault, DkgReply, Reply
 from smpc.threshold.dkg import verify_recovery_data
 from smpc.types import Role
+from tests.support.faulty_ceremony import flip_share
 from tests.support.keygen_world import KeygenWorld, group_of
 from tests.support.pod_network import deaf_after, host_secret, lying, silent, unreachable
 from tests.support.virtual_loop import in_virtual_time
@@ -51,7 +53,7 @@ def spoil(world: KeygenWorld, position: int, rpc: str, alter: Callable[[bytes], 
     pod = world.member(ROLE, position)
 
     def change(reply: Reply) -> Reply:
-        return DkgReply(alter(reply.message)) if isinstance(reply, DkgReply) and reply.message else reply
+        return replace(reply, message=alter(reply.message)) if isinstance(reply, DkgReply) and reply.message else reply
 
     world.network.ways[pod.ring.identity] = lying(host_secret(pod.ring, group_of(ROLE)), {rpc}, change)
 
@@ -116,6 +118,8 @@ async def test_a_wrong_proof_of_possession_names_its_author(world: KeygenWorld) 
     spoil(world, 3, "Step1", lambda message: message[: place - 64] + bytes(64) + message[place:])
     outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
     assert places(outcome) == [(3, "INVALID_POK")]
+    (fault,) = outcome.faults
+    world.ledger.check_record(fault)
 
 
 @in_virtual_time
@@ -132,24 +136,42 @@ async def test_a_signature_over_another_transcript_names_its_author(world: Keyge
     outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
     assert places(outcome) == [(1, "INVALID_SIGNATURE")]
     assert outcome.reason == "INVALID_SIGNATURE"
+    (fault,) = outcome.faults
+    world.ledger.check_record(fault)
 
 
 @in_virtual_time
-async def test_a_wrong_share_to_one_receiver_is_investigated_and_its_sender_suspected(world: KeygenWorld) -> None:
-    """The receiver's word alone proves nothing: receiver, sender or relay may lie."""
-
-    def flip_share_for_two(message: bytes) -> bytes:
-        place = len(message) - 2 * 32
-        return message[:place] + bytes([message[place] ^ 1]) + message[place + 1 :]
-
-    spoil(world, 0, "Step1", flip_share_for_two)
+async def test_a_wrong_share_to_one_receiver_is_investigated_and_its_sender_proven_at_fault(world: KeygenWorld) -> None:
+    """The receiver's word alone proves nothing; what it opens of the sender's sealed message does."""
+    spoil(world, 0, "Step1", flip_share(receiver=2))
     outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
     assert outcome.record is None
-    assert outcome.culprits == ()
     (suspicion,) = outcome.suspicions
     assert suspicion.accuser.position == 2
     assert [seat.position for seat in suspicion.suspects] == [0]
     assert world.network.asked["Investigate"] == 1
+    assert places(outcome) == [(0, "INVALID_SHARE")]
+    (fault,) = outcome.faults
+    assert fault.accused == world.member(ROLE, 0).ring.identity
+    assert isinstance(fault.proof, WrongShare)
+    assert fault.proof.accuser == world.member(ROLE, 2).ring.identity
+    world.ledger.check_record(fault)
+
+
+@in_virtual_time
+async def test_an_answer_that_does_not_name_its_question_is_none(world: KeygenWorld) -> None:
+    """Else a member could sign rubbish and say that it was asked about something else."""
+    pod = world.member(ROLE, 1)
+
+    def unbind(reply: Reply) -> Reply:
+        return DkgReply(reply.message) if isinstance(reply, DkgReply) else reply
+
+    world.network.ways[pod.ring.identity] = lying(host_secret(pod.ring, group_of(ROLE)), {"Step2"}, unbind)
+    outcome = await run_ceremony(world.voice, task_of(world), policy=CALM)
+    assert outcome.record is None
+    assert [(each.seat.position, each.code) for each in outcome.lost] == [(1, "WRONG_MESSAGE")]
+    assert outcome.culprits == ()
+    assert outcome.faults == ()
 
 
 @in_virtual_time

@@ -198,7 +198,7 @@ async def test_every_pod_gets_the_final_signatures_and_broadcasts_by_itself(stag
     validators, witnesses = stage.world.sign(built, Role.VALIDATOR), stage.world.sign(built, Role.WITNESS)
     stage.let(Role.WITNESS, 0, unreachable())
     outcome = await deliver_signatures(
-        stage.voice, stage.groups, built, validators=validators, witnesses=witnesses, seconds=2.0
+        stage.voice, stage.groups, built, validators=validators, cosigners=witnesses, seconds=2.0
     )
     assert len(outcome.holders) == 7
     assert [each.code for each in outcome.lost] == ["UNAVAILABLE"]
@@ -211,7 +211,7 @@ async def test_wrong_final_signatures_are_refused_and_nobody_broadcasts(stage: S
     built = stage.world.record(stage.built)
     witnesses = stage.world.sign(built, Role.WITNESS)
     outcome = await deliver_signatures(
-        stage.voice, stage.groups, built, validators=witnesses, witnesses=witnesses, seconds=2.0
+        stage.voice, stage.groups, built, validators=witnesses, cosigners=witnesses, seconds=2.0
     )
     assert outcome.holders == ()
     assert {each.refusal.rule for each in outcome.declined} == {"V11"}

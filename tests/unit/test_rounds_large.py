@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,8 @@ from coordinator.signing_round import run_signing_round
 from smpc.curve import verify_schnorr
 from smpc.params import REGTEST
 from smpc.protocol.ledger import Ledger
+from smpc.protocol.pod_messages import Envelope, Refusal
+from smpc.types import IdentityKey, Signature
 from tests.support.bare_members import BareMembers, Transfer
 from tests.support.groups import build_genesis, make_secret
 
@@ -61,3 +64,27 @@ async def test_one_more_than_a_third_stops_it_and_each_is_named() -> None:
     assert outcome.reason == "TOO_FEW_MEMBERS"
     assert {each.seat.position for each in outcome.lost} == members.down
     assert members.asked["Sign"] == 0
+
+
+class Forger(BareMembers):
+    """A group of which one member's answers carry another signature than its own."""
+
+    forging = 2
+
+    async def deliver(self, pod: IdentityKey, rpc: str, envelope: Envelope, *, seconds: float) -> Envelope | Refusal:
+        answer = await super().deliver(pod, rpc, envelope, seconds=seconds)
+        if pod != self.seats[self.forging].identity or not isinstance(answer, Envelope):
+            return answer
+        return replace(answer, signature=Signature(bytes(64)))
+
+
+async def test_answers_that_wait_while_a_round_fails_are_opened_all_the_same() -> None:
+    members = Forger(3, 4)
+    members.down = {0, 1}
+    outcome = await sign(members, 1)
+    assert outcome.reason == "TOO_FEW_MEMBERS"
+    assert {each.seat.position: each.code for each in outcome.lost} == {
+        0: "UNAVAILABLE",
+        1: "UNAVAILABLE",
+        2: "BAD_SIGNATURE",
+    }

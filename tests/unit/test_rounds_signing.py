@@ -9,78 +9,34 @@ from pathlib import Path
 import pytest
 
 from coordinator.attendance import Progress
-from coordinator.pods import Pods
-from coordinator.signing_job import SigningJob, build_booking_job, build_spend_job
-from coordinator.signing_outcome import RoundPolicy
+from coordinator.signing_job import build_booking_job, build_spend_job
 from coordinator.signing_round import run_signing_round
-from pegin.model import BuiltTransaction
 from smpc.protocol.envelope import is_signed
 from smpc.protocol.pod_messages import Refusal, Reply, SignReply
 from smpc.types import Role
-from tests.support.flow_world import FlowWorld
 from tests.support.groups import EPOCH
 from tests.support.pod_network import (
     Behaviour,
-    MemoryPods,
     deaf_after,
     find_identity,
     late,
     lying,
-    open_pods,
     refusing,
     silent,
     slow,
     unreachable,
 )
-from tests.support.pod_world import PodWorld
+from tests.support.round_stage import CALM, QUICK, SHORT, RoundStage
 from tests.support.virtual_loop import in_virtual_time
-
-CALM = RoundPolicy(deadline=30.0, patience=15.0, hedge=15.0)
-"""For rounds that must not need any waiting: if they do, they take too long."""
-
-QUICK = RoundPolicy(deadline=10.0, patience=0.5, hedge=0.3)
-"""For rounds in which somebody is waited for."""
-
-SHORT = RoundPolicy(deadline=1.5, patience=0.3, hedge=0.15)
-"""For rounds that end by their deadline."""
-
-
-class Round:
-    """A recorded transfer of two deposits, pods to sign it, and the coordinator's voice."""
-
-    def __init__(self, directory: Path) -> None:
-        world = FlowWorld.opened()
-        self.built: BuiltTransaction = world.record(world.transfer(world.deposit(0, 100_000), world.deposit(1, 70_000)))
-        self.pods = PodWorld(world, directory)
-        self.network = MemoryPods.of_world(self.pods)
-        self.voice: Pods = open_pods(self.pods, self.network)
-
-    def job(self, role: Role = Role.VALIDATOR, **changes: object) -> SigningJob:
-        info = self.pods.world.ledger.epochs[EPOCH].groups[role]
-        return replace(build_spend_job(info, self.built), **changes)  # type: ignore[arg-type]
-
-    def let(self, position: int, way: Behaviour, role: Role = Role.VALIDATOR) -> None:
-        self.network.ways[find_identity(self.pods, role, position)] = way
-
-    def answered(self, position: int, rpc: str) -> asyncio.Event:
-        return self.network.answered(find_identity(self.pods, Role.VALIDATOR, position), rpc)
-
-    def lie(self, member: int, rpc: str, **changes: object) -> None:
-        secret = self.pods.world.chain.epoch.groups[Role.VALIDATOR].host_secrets[member]
-
-        def alter(reply: Reply) -> Reply:
-            return replace(reply, **changes)  # type: ignore[arg-type]
-
-        self.let(member, lying(secret, {rpc}, alter))
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Round:
-    return Round(tmp_path)
+def stage(tmp_path: Path) -> RoundStage:
+    return RoundStage(tmp_path)
 
 
 @in_virtual_time
-async def test_a_healthy_group_signs_a_whole_transaction_in_two_questions_to_a_signer(stage: Round) -> None:
+async def test_a_healthy_group_signs_a_whole_transaction_in_two_questions_to_a_signer(stage: RoundStage) -> None:
     outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed, outcome.describe()
     assert stage.built.find_bad_signatures(Role.VALIDATOR, outcome.require_signatures()) == ()
@@ -90,7 +46,7 @@ async def test_a_healthy_group_signs_a_whole_transaction_in_two_questions_to_a_s
 
 
 @in_virtual_time
-async def test_witnesses_sign_only_what_the_validators_signed(stage: Round) -> None:
+async def test_witnesses_sign_only_what_the_validators_signed(stage: RoundStage) -> None:
     info = stage.pods.world.ledger.epochs[EPOCH].groups[Role.WITNESS]
     alone = await run_signing_round(stage.voice, stage.job(Role.WITNESS), policy=CALM)
     assert not alone.is_signed
@@ -103,7 +59,7 @@ async def test_witnesses_sign_only_what_the_validators_signed(stage: Round) -> N
 
 
 @in_virtual_time
-async def test_a_pod_that_is_down_costs_nothing(stage: Round) -> None:
+async def test_a_pod_that_is_down_costs_nothing(stage: RoundStage) -> None:
     stage.let(1, unreachable())
     outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed
@@ -112,7 +68,7 @@ async def test_a_pod_that_is_down_costs_nothing(stage: Round) -> None:
 
 
 @in_virtual_time
-async def test_a_pod_that_never_answers_costs_nothing(stage: Round) -> None:
+async def test_a_pod_that_never_answers_costs_nothing(stage: RoundStage) -> None:
     stage.let(0, silent())
     outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed
@@ -120,7 +76,7 @@ async def test_a_pod_that_never_answers_costs_nothing(stage: Round) -> None:
 
 
 @in_virtual_time
-async def test_a_slow_pod_is_not_waited_for(stage: Round) -> None:
+async def test_a_slow_pod_is_not_waited_for(stage: RoundStage) -> None:
     stage.let(2, slow(20))
     outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert outcome.is_signed
@@ -131,7 +87,7 @@ async def test_a_slow_pod_is_not_waited_for(stage: Round) -> None:
     "way", [silent("Sign"), unreachable("Sign"), deaf_after("Sign")], ids=["silent", "down", "its answer is lost"]
 )
 @in_virtual_time
-async def test_a_pod_that_commits_and_then_vanishes_costs_one_more_session(stage: Round, way: Behaviour) -> None:
+async def test_a_pod_that_commits_and_then_vanishes_costs_one_more_session(stage: RoundStage, way: Behaviour) -> None:
     stage.let(0, way)
     stage.let(3, late(stage.network.signing, "Commit"))
     outcome = await run_signing_round(stage.voice, stage.job(), policy=QUICK)
@@ -144,7 +100,7 @@ async def test_a_pod_that_commits_and_then_vanishes_costs_one_more_session(stage
 @pytest.mark.parametrize("way", [silent("Commit"), deaf_after("Commit"), silent("Sign"), deaf_after("Sign")])
 @in_virtual_time
 async def test_a_pod_cut_off_at_any_point_is_used_again_in_the_first_round_after_it_is_back(
-    stage: Round, way: Behaviour
+    stage: RoundStage, way: Behaviour
 ) -> None:
     """Cut before or after either round, then healed: no stale share or nonce gets into the next round (G8)."""
     stage.let(0, way)
@@ -158,7 +114,7 @@ async def test_a_pod_cut_off_at_any_point_is_used_again_in_the_first_round_after
 
 
 @in_virtual_time
-async def test_one_pod_more_than_may_be_silent_ends_the_round_by_its_deadline_and_is_named(stage: Round) -> None:
+async def test_one_pod_more_than_may_be_silent_ends_the_round_by_its_deadline_and_is_named(stage: RoundStage) -> None:
     stage.let(1, silent())
     stage.let(3, silent())
     outcome = await run_signing_round(stage.voice, stage.job(), policy=SHORT)
@@ -169,7 +125,7 @@ async def test_one_pod_more_than_may_be_silent_ends_the_round_by_its_deadline_an
 
 
 @in_virtual_time
-async def test_one_pod_more_than_may_be_down_ends_the_round_at_once(stage: Round) -> None:
+async def test_one_pod_more_than_may_be_down_ends_the_round_at_once(stage: RoundStage) -> None:
     stage.let(1, unreachable())
     stage.let(3, unreachable())
     outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
@@ -184,7 +140,9 @@ async def test_one_pod_more_than_may_be_down_ends_the_round_at_once(stage: Round
     ids=["zero", "not below the order", "one byte short", "none"],
 )
 @in_virtual_time
-async def test_a_wrong_share_names_its_author_and_the_round_goes_on_without_it(stage: Round, shares: bytes) -> None:
+async def test_a_wrong_share_names_its_author_and_the_round_goes_on_without_it(
+    stage: RoundStage, shares: bytes
+) -> None:
     stage.lie(0, "Sign", shares=shares)
     stage.let(3, late(stage.network.signing, "Commit"))
     outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
@@ -194,7 +152,26 @@ async def test_a_wrong_share_names_its_author_and_the_round_goes_on_without_it(s
 
 
 @in_virtual_time
-async def test_a_culprit_is_shown_with_everything_that_was_signed_in_the_session(stage: Round) -> None:
+async def test_a_group_that_lies_as_one_is_named_whole_by_what_its_own_answers_say(stage: RoundStage) -> None:
+    for position in range(4):
+        stage.lie(position, "Sign", shares=b"\x01" * 64)
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
+    assert not outcome.is_signed
+    assert len(outcome.culprits) >= 3
+    assert {each.code for each in outcome.culprits} == {"INVALID_SHARE"}
+
+
+@in_virtual_time
+async def test_nobody_is_named_when_all_shares_fail_against_what_their_answers_do_not_name(stage: RoundStage) -> None:
+    for position in range(4):
+        stage.lie(position, "Sign", shares=b"\x01" * 64, answered=bytes(32))
+    outcome = await run_signing_round(stage.voice, stage.job(), policy=CALM)
+    assert outcome.reason == "INTERNAL"
+    assert outcome.culprits == ()
+
+
+@in_virtual_time
+async def test_a_culprit_is_shown_with_everything_that_was_signed_in_the_session(stage: RoundStage) -> None:
     stage.lie(0, "Sign", shares=bytes(64))
     stage.let(3, late(stage.network.signing, "Commit"))
     (culprit,) = (await run_signing_round(stage.voice, stage.job(), policy=CALM)).culprits
@@ -213,7 +190,7 @@ async def test_a_culprit_is_shown_with_everything_that_was_signed_in_the_session
 )
 @in_virtual_time
 async def test_malformed_nonces_name_their_author_and_the_round_goes_on_without_them(
-    stage: Round, nonces: bytes
+    stage: RoundStage, nonces: bytes
 ) -> None:
     stage.lie(1, "Commit", nonces=nonces)
     for other in (0, 2, 3):
@@ -224,7 +201,7 @@ async def test_malformed_nonces_name_their_author_and_the_round_goes_on_without_
 
 
 @in_virtual_time
-async def test_a_pod_that_speaks_for_another_is_caught(stage: Round) -> None:
+async def test_a_pod_that_speaks_for_another_is_caught(stage: RoundStage) -> None:
     stage.lie(2, "Commit", position=1)
     for other in (0, 1, 3):
         stage.let(other, late(stage.answered(2, "Commit"), "Commit"))
@@ -234,7 +211,7 @@ async def test_a_pod_that_speaks_for_another_is_caught(stage: Round) -> None:
 
 
 @in_virtual_time
-async def test_an_answer_signed_with_another_key_is_no_answer(stage: Round) -> None:
+async def test_an_answer_signed_with_another_key_is_no_answer(stage: RoundStage) -> None:
     stranger = stage.pods.world.chain.epoch.groups[Role.VALIDATOR].host_secrets[1]
     stage.let(0, lying(stranger, {"Commit"}, lambda reply: reply))
     for other in (1, 2, 3):
@@ -246,7 +223,7 @@ async def test_an_answer_signed_with_another_key_is_no_answer(stage: Round) -> N
 
 
 @in_virtual_time
-async def test_the_inputs_that_succeeded_are_kept_when_a_share_is_wrong(stage: Round) -> None:
+async def test_the_inputs_that_succeeded_are_kept_when_a_share_is_wrong(stage: RoundStage) -> None:
     """The liar spoils the second input only; every later session has to sign that one alone."""
     secret = stage.pods.world.chain.epoch.groups[Role.VALIDATOR].host_secrets[0]
 
@@ -268,7 +245,7 @@ async def test_the_inputs_that_succeeded_are_kept_when_a_share_is_wrong(stage: R
 
 
 @in_virtual_time
-async def test_refusals_are_told_with_their_rules(stage: Round) -> None:
+async def test_refusals_are_told_with_their_rules(stage: RoundStage) -> None:
     refusal = Refusal("V05", ("V05",), "PAUSED", "transfers are paused here")
     stage.let(0, refusing(refusal, "Commit", after=[stage.answered(at, "Commit") for at in (2, 3)]))
     stage.let(1, refusing(refusal, "Commit"))
@@ -281,7 +258,7 @@ async def test_refusals_are_told_with_their_rules(stage: Round) -> None:
 
 
 @in_virtual_time
-async def test_a_round_begun_again_in_the_same_slot_opens_new_sessions(stage: Round) -> None:
+async def test_a_round_begun_again_in_the_same_slot_opens_new_sessions(stage: RoundStage) -> None:
     first = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     second = await run_signing_round(stage.voice, stage.job(), policy=CALM)
     assert first.is_signed
@@ -290,7 +267,7 @@ async def test_a_round_begun_again_in_the_same_slot_opens_new_sessions(stage: Ro
 
 
 @in_virtual_time
-async def test_the_watcher_hears_who_has_committed_and_who_is_missing(stage: Round) -> None:
+async def test_the_watcher_hears_who_has_committed_and_who_is_missing(stage: RoundStage) -> None:
     stage.let(1, silent())
     heard: list[Progress] = []
     await run_signing_round(stage.voice, stage.job(), policy=CALM, watch=heard.append)
@@ -302,7 +279,7 @@ async def test_the_watcher_hears_who_has_committed_and_who_is_missing(stage: Rou
 
 
 @in_virtual_time
-async def test_a_cancelled_round_leaves_no_question_running(stage: Round) -> None:
+async def test_a_cancelled_round_leaves_no_question_running(stage: RoundStage) -> None:
     before = len(asyncio.all_tasks())
     stage.let(0, silent())
     stage.let(1, silent())
@@ -315,14 +292,14 @@ async def test_a_cancelled_round_leaves_no_question_running(stage: Round) -> Non
 
 
 @in_virtual_time
-async def test_a_named_set_of_signers_signs_alone(stage: Round) -> None:
+async def test_a_named_set_of_signers_signs_alone(stage: RoundStage) -> None:
     outcome = await run_signing_round(stage.voice, stage.job(signers=frozenset({1, 2, 3})), policy=CALM)
     assert outcome.is_signed
     assert stage.network.asked == {"Commit": 3, "Sign": 3}
 
 
 @in_virtual_time
-async def test_a_named_set_that_lacks_a_member_fails_and_names_only_that_member(stage: Round) -> None:
+async def test_a_named_set_that_lacks_a_member_fails_and_names_only_that_member(stage: RoundStage) -> None:
     stage.let(1, unreachable())
     outcome = await run_signing_round(stage.voice, stage.job(signers=frozenset({1, 2, 3})), policy=CALM)
     assert not outcome.is_signed
@@ -331,7 +308,7 @@ async def test_a_named_set_that_lacks_a_member_fails_and_names_only_that_member(
 
 
 @in_virtual_time
-async def test_a_booking_is_signed_by_the_group_key_itself(stage: Round) -> None:
+async def test_a_booking_is_signed_by_the_group_key_itself(stage: RoundStage) -> None:
     ledger = stage.pods.world.ledger
     info = ledger.epochs[EPOCH].groups[Role.VALIDATOR]
     booking = ledger.compute_booking(stage.built.intent.intent_id)

@@ -165,7 +165,11 @@ def test_only_a_standing_sweep_is_replaced(world: SweepWorld) -> None:
         build_sweep_bump(world.ledger, unknown)
     built = world.record(world.sweep())
     request = SweepBumpRequest(built.intent.intent_id, FeeRate(10_000), mature)
-    assert build_sweep_bump(world.ledger, request).intent.replaces == (built.intent.intent_id,)
+    bumped = build_sweep_bump(world.ledger, request).intent
+    assert bumped.replaces == (built.intent.intent_id,)
+    dearer = build_sweep_bump(world.ledger, replace(request, more_rate=FeeRate(20))).intent
+    assert dearer.intent_id != bumped.intent_id, "what was withdrawn at one rate is built at another"
+    assert dearer.fee_rate >= bumped.fee_rate
     with pytest.raises(Refused, match="fee limit"):
         build_sweep_bump(world.ledger, replace(request, rate_limit=FeeRate(6_000)))
     world.mine(built)

@@ -82,9 +82,9 @@ def test_signs_a_recorded_sweep_once_its_window_is_over(rich: SweepWorld) -> Non
     assert find_rule(rich.review(Stage.SIGN, built.intent, raw, facts, signatures[:-1])) == ("V11", "SIGHASH_MISMATCH")
 
 
-def test_armings_are_no_condition_yet() -> None:
-    for stage in Stage:
-        assert "V54" not in find_rules(stage, Purpose.SWEEP)
+def test_what_a_sweep_creates_is_armed_before_it_is_signed() -> None:
+    assert "V54" not in find_rules(Stage.ENDORSE, Purpose.SWEEP)
+    assert "V54" in find_rules(Stage.SIGN, Purpose.SWEEP)
 
 
 def test_facts_that_move_are_judged_at_the_endorsement_only() -> None:
@@ -102,7 +102,7 @@ def test_only_a_retiring_epoch_is_swept(world: SweepWorld) -> None:
     world.mine(world.record(built))
     world.turning.pulse(world.turning.btc_height + 20)
     assert world.turning.state(0) is EpochState.PARKED
-    assert judge(world, built, facts)[0] == "V06"
+    assert judge(world, built, replace(facts, node=world.node))[0] == "V06"
 
 
 def test_refuses_a_sweep_of_the_active_epoch() -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpegbridge/v1/operator.proto\x12\x0cpegbridge.v1\"\x0f\n\rDoctorRequest\"?\n\x0e\x44octorResponse\x12-\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1b.pegbridge.v1.DoctorFinding\"L\n\rDoctorFinding\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05is_ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"@\n\x0cPauseRequest\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12\x11\n\tis_paused\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"\x1f\n\rPauseResponse\x12\x0e\n\x06paused\x18\x01 \x03(\t\"0\n\x1dOperatorServiceExplainRequest\x12\x0f\n\x07subject\x18\x01 \x01(\x0c\"H\n\x1eOperatorServiceExplainResponse\x12&\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x16.pegbridge.v1.PodCheck\"x\n\x08PodCheck\x12\x0b\n\x03pod\x18\x01 \x01(\x0c\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\r\n\x05is_ok\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\t\x12\x13\n\x0bkaon_height\x18\x07 \x01(\x04\x32\xfe\x01\n\x0fOperatorService\x12\x43\n\x06\x44octor\x12\x1b.pegbridge.v1.DoctorRequest\x1a\x1c.pegbridge.v1.DoctorResponse\x12@\n\x05Pause\x12\x1a.pegbridge.v1.PauseRequest\x1a\x1b.pegbridge.v1.PauseResponse\x12\x64\n\x07\x45xplain\x12+.pegbridge.v1.OperatorServiceExplainRequest\x1a,.pegbridge.v1.OperatorServiceExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpegbridge/v1/operator.proto\x12\x0cpegbridge.v1\"\x0f\n\rDoctorRequest\"?\n\x0e\x44octorResponse\x12-\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1b.pegbridge.v1.DoctorFinding\"L\n\rDoctorFinding\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05is_ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"@\n\x0cPauseRequest\x12\x0c\n\x04\x66low\x18\x01 \x01(\t\x12\x11\n\tis_paused\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"\x1f\n\rPauseResponse\x12\x0e\n\x06paused\x18\x01 \x03(\t\"0\n\x1dOperatorServiceExplainRequest\x12\x0f\n\x07subject\x18\x01 \x01(\x0c\"q\n\x1eOperatorServiceExplainResponse\x12&\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x16.pegbridge.v1.PodCheck\x12\'\n\x06silent\x18\x02 \x03(\x0b\x32\x17.pegbridge.v1.SilentPod\"(\n\tSilentPod\x12\x0b\n\x03pod\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\"x\n\x08PodCheck\x12\x0b\n\x03pod\x18\x01 \x01(\x0c\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\r\n\x05is_ok\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\t\x12\x13\n\x0bkaon_height\x18\x07 \x01(\x04\"l\n\x10PlanSweepRequest\x12\x12\n\x05\x65poch\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12!\n\x14\x66\x65\x65_rate_sat_per_kvb\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x08\n\x06_epochB\x17\n\x15_fee_rate_sat_per_kvb\"\x9a\x01\n\x11PlanSweepResponse\x12&\n\x05plans\x18\x01 \x03(\x0b\x32\x17.pegbridge.v1.SweepPlan\x12\x12\n\nblocked_by\x18\x02 \x01(\t\x12 \n\x18max_fee_rate_sat_per_kvb\x18\x03 \x01(\x04\x12\x13\n\x0bkaon_height\x18\x04 \x01(\x04\x12\x12\n\nbtc_height\x18\x05 \x01(\x04\"\xb1\x05\n\tSweepPlan\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x19\n\x0ctarget_epoch\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12(\n\x06inputs\x18\x03 \x03(\x0b\x32\x18.pegbridge.v1.SweepInput\x12\x30\n\nexclusions\x18\x04 \x03(\x0b\x32\x1c.pegbridge.v1.SweepExclusion\x12*\n\x07outputs\x18\x05 \x03(\x0b\x32\x19.pegbridge.v1.SweepOutput\x12\x0e\n\x06vbytes\x18\x06 \x01(\x04\x12\x1c\n\x14\x66\x65\x65_rate_sat_per_kvb\x18\x07 \x01(\x04\x12\"\n\x1a\x61sked_fee_rate_sat_per_kvb\x18\x08 \x01(\x04\x12\x10\n\x08\x66\x65\x65_sats\x18\t \x01(\x04\x12$\n\x04\x66\x65\x65s\x18\n \x03(\x0b\x32\x16.pegbridge.v1.SweepFee\x12\x13\n\x0b\x62udget_sats\x18\x0b \x01(\x04\x12!\n\x14\x64\x65\x61\x64line_kaon_height\x18\x0c \x01(\x04H\x01\x88\x01\x01\x12\r\n\x05\x62urns\x18\r \x03(\x0c\x12\x11\n\tpaid_sats\x18\x0e \x01(\x04\x12\x17\n\x0f\x63ommission_sats\x18\x0f \x01(\x04\x12\x35\n\x0cnotarisation\x18\x10 \x01(\x0b\x32\x1f.pegbridge.v1.SweepNotarisation\x12\x11\n\tintent_id\x18\x11 \x01(\x0c\x12\x0c\n\x04txid\x18\x12 \x01(\t\x12\x10\n\x08proposed\x18\x13 \x01(\x0c\x12\x0e\n\x06is_due\x18\x14 \x01(\x08\x12\"\n\x15\x61utomatic_kaon_height\x18\x15 \x01(\x04H\x02\x88\x01\x01\x12\x13\n\x0bwaiting_for\x18\x16 \x01(\tB\x0f\n\r_target_epochB\x17\n\x15_deadline_kaon_heightB\x18\n\x16_automatic_kaon_height\"G\n\nSweepInput\x12\x10\n\x08outpoint\x18\x01 \x01(\t\x12\x12\n\nvalue_sats\x18\x02 \x01(\x04\x12\x13\n\x0b\x63hild_index\x18\x03 \x01(\r\"V\n\x0eSweepExclusion\x12\x10\n\x08outpoint\x18\x01 \x01(\t\x12\x12\n\nvalue_sats\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"S\n\x0bSweepOutput\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x12\n\nvalue_sats\x18\x02 \x01(\x04\x12\x0e\n\x06script\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\":\n\x08SweepFee\x12\x1c\n\x14\x66\x65\x65_rate_sat_per_kvb\x18\x01 \x01(\x04\x12\x10\n\x08\x66\x65\x65_sats\x18\x02 \x01(\x04\"_\n\x11SweepNotarisation\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0bkaon_height\x18\x02 \x01(\x04\x12\x12\n\nblock_hash\x18\x03 \x01(\x0c\x12\x12\n\nstate_root\x18\x04 \x01(\x0c\"|\n\x0fRunSweepRequest\x12\x12\n\x05\x65poch\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12!\n\x14\x66\x65\x65_rate_sat_per_kvb\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x42\x08\n\x06_epochB\x17\n\x15_fee_rate_sat_per_kvb\"\xa9\x01\n\x10RunSweepResponse\x12\x11\n\tintent_id\x18\x01 \x01(\x0c\x12\x0c\n\x04txid\x18\x02 \x01(\t\x12\x0e\n\x06is_new\x18\x03 \x01(\x08\x12%\n\x04plan\x18\x04 \x01(\x0b\x32\x17.pegbridge.v1.SweepPlan\x12(\n\x05\x65poch\x18\x05 \x01(\x0b\x32\x19.pegbridge.v1.EpochSweeps\x12\x13\n\x0bkaon_height\x18\x06 \x01(\x04\"1\n\x11ListSweepsRequest\x12\x12\n\x05\x65poch\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_epoch\"|\n\x12ListSweepsResponse\x12)\n\x06\x65pochs\x18\x01 \x03(\x0b\x32\x19.pegbridge.v1.EpochSweeps\x12\x12\n\nblocked_by\x18\x02 \x01(\t\x12\x13\n\x0bkaon_height\x18\x03 \x01(\x04\x12\x12\n\nbtc_height\x18\x04 \x01(\x04\"2\n\x12WatchSweepsRequest\x12\x12\n\x05\x65poch\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_epoch\"?\n\x13WatchSweepsResponse\x12(\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x19.pegbridge.v1.EpochSweeps\"\x89\x01\n\x0b\x45pochSweeps\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05state\x18\x02 \x01(\t\x12\x13\n\x0b\x65poch_state\x18\x03 \x01(\t\x12\x11\n\tleft_sats\x18\x04 \x01(\x04\x12\x0f\n\x07outputs\x18\x05 \x01(\x04\x12#\n\x06sweeps\x18\x06 \x03(\x0b\x32\x13.pegbridge.v1.Sweep\"\xcc\x02\n\x05Sweep\x12\x11\n\tintent_id\x18\x01 \x01(\x0c\x12\r\n\x05state\x18\x02 \x01(\t\x12\x14\n\x0ctarget_epoch\x18\x03 \x01(\x04\x12\x0c\n\x04txid\x18\x04 \x01(\t\x12\x0e\n\x06inputs\x18\x05 \x01(\x04\x12\x12\n\nvalue_sats\x18\x06 \x01(\x04\x12\x11\n\tpaid_sats\x18\x07 \x01(\x04\x12\x17\n\x0f\x63ommission_sats\x18\x08 \x01(\x04\x12\x10\n\x08\x66\x65\x65_sats\x18\t \x01(\x04\x12\x1c\n\x14\x66\x65\x65_rate_sat_per_kvb\x18\n \x01(\x04\x12\x15\n\rconfirmations\x18\x0b \x01(\x04\x12\"\n\x15notarised_kaon_height\x18\x0c \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0breplaced_by\x18\r \x01(\x0c\x12\x13\n\x0bwaiting_for\x18\x0e \x01(\tB\x18\n\x16_notarised_kaon_height\"\x13\n\x11GetReserveRequest\"\xae\x02\n\x12GetReserveResponse\x12\x14\n\x0creserve_sats\x18\x01 \x01(\x03\x12\x16\n\x0e\x63ommitted_sats\x18\x02 \x01(\x04\x12\x11\n\tfree_sats\x18\x03 \x01(\x04\x12\x1c\n\x14\x66\x65\x65_rate_sat_per_kvb\x18\x04 \x01(\x04\x12\x17\n\x0fsweep_cost_sats\x18\x05 \x01(\x04\x12\x11\n\tkept_sats\x18\x06 \x01(\x04\x12\x13\n\x0bkept_sweeps\x18\x07 \x01(\x04\x12\x32\n\x08promised\x18\x08 \x03(\x0b\x32 .pegbridge.v1.PromisedCommission\x12\x13\n\x0b\x65xcess_sats\x18\t \x01(\x03\x12\x1a\n\x12\x61re_credits_halted\x18\n \x01(\x08\x12\x13\n\x0bkaon_height\x18\x0b \x01(\x04\"I\n\x12PromisedCommission\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0b\x61mount_sats\x18\x02 \x01(\x04\x12\x0f\n\x07members\x18\x03 \x01(\x04\"\x17\n\x15ListCeremoniesRequest\"q\n\x16ListCeremoniesResponse\x12*\n\nceremonies\x18\x01 \x03(\x0b\x32\x16.pegbridge.v1.Ceremony\x12\x16\n\x0eturn_waits_for\x18\x02 \x01(\t\x12\x13\n\x0bkaon_height\x18\x03 \x01(\x04\"\xb7\x02\n\x08\x43\x65remony\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0c\n\x04\x64raw\x18\x03 \x01(\x04\x12\x15\n\rattempts_open\x18\x04 \x01(\x04\x12\x14\n\x0c\x61ttempts_max\x18\x05 \x01(\x04\x12\x19\n\x11missing_host_keys\x18\x06 \x03(\x0c\x12\x1c\n\x14\x64\x65\x61\x64line_kaon_height\x18\x07 \x01(\x04\x12\x12\n\nis_running\x18\x08 \x01(\x08\x12\x10\n\x08progress\x18\t \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\n \x01(\x04\x12\x10\n\x08left_out\x18\x0b \x03(\x0c\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12$\n\x17rests_until_kaon_height\x18\r \x01(\x04H\x00\x88\x01\x01\x42\x1a\n\x18_rests_until_kaon_height2\xec\x05\n\x0fOperatorService\x12\x43\n\x06\x44octor\x12\x1b.pegbridge.v1.DoctorRequest\x1a\x1c.pegbridge.v1.DoctorResponse\x12@\n\x05Pause\x12\x1a.pegbridge.v1.PauseRequest\x1a\x1b.pegbridge.v1.PauseResponse\x12\x64\n\x07\x45xplain\x12+.pegbridge.v1.OperatorServiceExplainRequest\x1a,.pegbridge.v1.OperatorServiceExplainResponse\x12L\n\tPlanSweep\x12\x1e.pegbridge.v1.PlanSweepRequest\x1a\x1f.pegbridge.v1.PlanSweepResponse\x12I\n\x08RunSweep\x12\x1d.pegbridge.v1.RunSweepRequest\x1a\x1e.pegbridge.v1.RunSweepResponse\x12O\n\nListSweeps\x12\x1f.pegbridge.v1.ListSweepsRequest\x1a .pegbridge.v1.ListSweepsResponse\x12T\n\x0bWatchSweeps\x12 .pegbridge.v1.WatchSweepsRequest\x1a!.pegbridge.v1.WatchSweepsResponse0\x01\x12O\n\nGetReserve\x12\x1f.pegbridge.v1.GetReserveRequest\x1a .pegbridge.v1.GetReserveResponse\x12[\n\x0eListCeremonies\x12#.pegbridge.v1.ListCeremoniesRequest\x1a$.pegbridge.v1.ListCeremoniesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,9 +44,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPERATORSERVICEEXPLAINREQUEST']._serialized_start=304
   _globals['_OPERATORSERVICEEXPLAINREQUEST']._serialized_end=352
   _globals['_OPERATORSERVICEEXPLAINRESPONSE']._serialized_start=354
-  _globals['_OPERATORSERVICEEXPLAINRESPONSE']._serialized_end=426
-  _globals['_PODCHECK']._serialized_start=428
-  _globals['_PODCHECK']._serialized_end=548
-  _globals['_OPERATORSERVICE']._serialized_start=551
-  _globals['_OPERATORSERVICE']._serialized_end=805
+  _globals['_OPERATORSERVICEEXPLAINRESPONSE']._serialized_end=467
+  _globals['_SILENTPOD']._serialized_start=469
+  _globals['_SILENTPOD']._serialized_end=509
+  _globals['_PODCHECK']._serialized_start=511
+  _globals['_PODCHECK']._serialized_end=631
+  _globals['_PLANSWEEPREQUEST']._serialized_start=633
+  _globals['_PLANSWEEPREQUEST']._serialized_end=741
+  _globals['_PLANSWEEPRESPONSE']._serialized_start=744
+  _globals['_PLANSWEEPRESPONSE']._serialized_end=898
+  _globals['_SWEEPPLAN']._serialized_start=901
+  _globals['_SWEEPPLAN']._serialized_end=1590
+  _globals['_SWEEPINPUT']._serialized_start=1592
+  _globals['_SWEEPINPUT']._serialized_end=1663
+  _globals['_SWEEPEXCLUSION']._serialized_start=1665
+  _globals['_SWEEPEXCLUSION']._serialized_end=1751
+  _globals['_SWEEPOUTPUT']._serialized_start=1753
+  _globals['_SWEEPOUTPUT']._serialized_end=1836
+  _globals['_SWEEPFEE']._serialized_start=1838
+  _globals['_SWEEPFEE']._serialized_end=1896
+  _globals['_SWEEPNOTARISATION']._serialized_start=1898
+  _globals['_SWEEPNOTARISATION']._serialized_end=1993
+  _globals['_RUNSWEEPREQUEST']._serialized_start=1995
+  _globals['_RUNSWEEPREQUEST']._serialized_end=2119
+  _globals['_RUNSWEEPRESPONSE']._serialized_start=2122
+  _globals['_RUNSWEEPRESPONSE']._serialized_end=2291
+  _globals['_LISTSWEEPSREQUEST']._serialized_start=2293
+  _globals['_LISTSWEEPSREQUEST']._serialized_end=2342
+  _globals['_LISTSWEEPSRESPONSE']._serialized_start=2344
+  _globals['_LISTSWEEPSRESPONSE']._serialized_end=2468
+  _globals['_WATCHSWEEPSREQUEST']._serialized_start=2470
+  _globals['_WATCHSWEEPSREQUEST']._serialized_end=2520
+  _globals['_WATCHSWEEPSRESPONSE']._serialized_start=2522
+  _globals['_WATCHSWEEPSRESPONSE']._serialized_end=2585
+  _globals['_EPOCHSWEEPS']._serialized_start=2588
+  _globals['_EPOCHSWEEPS']._serialized_end=2725
+  _globals['_SWEEP']._serialized_start=2728
+  _globals['_SWEEP']._serialized_end=3060
+  _globals['_GETRESERVEREQUEST']._serialized_start=3062
+  _globals['_GETRESERVEREQUEST']._serialized_end=3081
+  _globals['_GETRESERVERESPONSE']._serialized_start=3084
+  _globals['_GETRESERVERESPONSE']._serialized_end=3386
+  _globals['_PROMISEDCOMMISSION']._serialized_start=3388
+  _globals['_PROMISEDCOMMISSION']._serialized_end=3461
+  _globals['_LISTCEREMONIESREQUEST']._serialized_start=3463
+  _globals['_LISTCEREMONIESREQUEST']._serialized_end=3486
+  _globals['_LISTCEREMONIESRESPONSE']._serialized_start=3488
+  _globals['_LISTCEREMONIESRESPONSE']._serialized_end=3601
+  _globals['_CEREMONY']._serialized_start=3604
+  _globals['_CEREMONY']._serialized_end=3915
+  _globals['_OPERATORSERVICE']._serialized_start=3918
+  _globals['_OPERATORSERVICE']._serialized_end=4666
 # @@protoc_insertion_point(module_scope)

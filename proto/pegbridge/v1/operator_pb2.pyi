@@ -103,7 +103,7 @@ class PauseRequest(_message.Message):
     IS_PAUSED_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     flow: _builtins.str
-    """pegin or pegout."""
+    """pegin, pegout, sweep or recovery."""
     is_paused: _builtins.bool
     """True pauses, false resumes."""
     dry_run: _builtins.bool
@@ -176,22 +176,54 @@ class OperatorServiceExplainResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKS_FIELD_NUMBER: _builtins.int
+    SILENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodCheck]:
         """One per pod and check."""
+
+    @_builtins.property
+    def silent(self) -> _containers.RepeatedCompositeFieldContainer[Global___SilentPod]:
+        """Pods that did not answer, whose checks are therefore missing."""
 
     def __init__(
         self,
         *,
         checks: _abc.Iterable[Global___PodCheck] | None = ...,
+        silent: _abc.Iterable[Global___SilentPod] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "silent", b"silent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OperatorServiceExplainResponse: _TypeAlias = OperatorServiceExplainResponse  # noqa: Y015
+
+@_typing.final
+class SilentPod(_message.Message):
+    """SilentPod is a pod that did not answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    pod: _builtins.bytes
+    """The pod's identity key, 32 bytes."""
+    reason: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        pod: _builtins.bytes = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod", b"pod", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SilentPod: _TypeAlias = SilentPod  # noqa: Y015
 
 @_typing.final
 class PodCheck(_message.Message):
@@ -238,3 +270,912 @@ class PodCheck(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PodCheck: _TypeAlias = PodCheck  # noqa: Y015
+
+@_typing.final
+class PlanSweepRequest(_message.Message):
+    """PlanSweepRequest names an epoch and a fee rate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    FEE_RATE_SAT_PER_KVB_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch; absent = every retiring one."""
+    fee_rate_sat_per_kvb: _builtins.int
+    """The fee rate to plan at, within the network's floor and cap; absent = the one the planner takes."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int | None = ...,
+        fee_rate_sat_per_kvb: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "_fee_rate_sat_per_kvb", b"_fee_rate_sat_per_kvb", "epoch", b"epoch", "fee_rate_sat_per_kvb", b"fee_rate_sat_per_kvb"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "_fee_rate_sat_per_kvb", b"_fee_rate_sat_per_kvb", "epoch", b"epoch", "fee_rate_sat_per_kvb", b"fee_rate_sat_per_kvb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
+    _WhichOneofReturnType__fee_rate_sat_per_kvb: _TypeAlias = _typing.Literal["fee_rate_sat_per_kvb"]  # noqa: Y015
+    _WhichOneofArgType__fee_rate_sat_per_kvb: _TypeAlias = _typing.Literal["_fee_rate_sat_per_kvb", b"_fee_rate_sat_per_kvb"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fee_rate_sat_per_kvb) -> _WhichOneofReturnType__fee_rate_sat_per_kvb | None: ...
+
+Global___PlanSweepRequest: _TypeAlias = PlanSweepRequest  # noqa: Y015
+
+@_typing.final
+class PlanSweepResponse(_message.Message):
+    """PlanSweepResponse holds the dry runs, oldest epoch first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLANS_FIELD_NUMBER: _builtins.int
+    BLOCKED_BY_FIELD_NUMBER: _builtins.int
+    MAX_FEE_RATE_SAT_PER_KVB_FIELD_NUMBER: _builtins.int
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    BTC_HEIGHT_FIELD_NUMBER: _builtins.int
+    blocked_by: _builtins.str
+    """Why no sweep would be proposed now (paused, halted); empty when nothing hinders it."""
+    max_fee_rate_sat_per_kvb: _builtins.int
+    """The highest fee rate pods accept now, as the coordinator's own Bitcoin node estimates it."""
+    kaon_height: _builtins.int
+    """Final consensus-layer height of this answer."""
+    btc_height: _builtins.int
+    """Bitcoin height of this answer."""
+    @_builtins.property
+    def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepPlan]:
+        """One per epoch."""
+
+    def __init__(
+        self,
+        *,
+        plans: _abc.Iterable[Global___SweepPlan] | None = ...,
+        blocked_by: _builtins.str = ...,
+        max_fee_rate_sat_per_kvb: _builtins.int = ...,
+        kaon_height: _builtins.int = ...,
+        btc_height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_by", b"blocked_by", "btc_height", b"btc_height", "kaon_height", b"kaon_height", "max_fee_rate_sat_per_kvb", b"max_fee_rate_sat_per_kvb", "plans", b"plans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanSweepResponse: _TypeAlias = PlanSweepResponse  # noqa: Y015
+
+@_typing.final
+class SweepPlan(_message.Message):
+    """SweepPlan is a dry run of an epoch's next sweep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TARGET_EPOCH_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    EXCLUSIONS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    VBYTES_FIELD_NUMBER: _builtins.int
+    FEE_RATE_SAT_PER_KVB_FIELD_NUMBER: _builtins.int
+    ASKED_FEE_RATE_SAT_PER_KVB_FIELD_NUMBER: _builtins.int
+    FEE_SATS_FIELD_NUMBER: _builtins.int
+    FEES_FIELD_NUMBER: _builtins.int
+    BUDGET_SATS_FIELD_NUMBER: _builtins.int
+    DEADLINE_KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    BURNS_FIELD_NUMBER: _builtins.int
+    PAID_SATS_FIELD_NUMBER: _builtins.int
+    COMMISSION_SATS_FIELD_NUMBER: _builtins.int
+    NOTARISATION_FIELD_NUMBER: _builtins.int
+    INTENT_ID_FIELD_NUMBER: _builtins.int
+    TXID_FIELD_NUMBER: _builtins.int
+    PROPOSED_FIELD_NUMBER: _builtins.int
+    IS_DUE_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch that is swept."""
+    target_epoch: _builtins.int
+    """The active epoch, whose vault it pays; absent before one is active."""
+    vbytes: _builtins.int
+    """Its size once signed; 0 while none can be built."""
+    fee_rate_sat_per_kvb: _builtins.int
+    """The fee rate it is planned at."""
+    asked_fee_rate_sat_per_kvb: _builtins.int
+    """The fee rate that was asked for; above the one planned where the reserve cannot pay it."""
+    fee_sats: _builtins.int
+    """Its fee."""
+    budget_sats: _builtins.int
+    """The most it may cost."""
+    deadline_kaon_height: _builtins.int
+    """From this final height on W may record that V does not serve; absent while nothing is due."""
+    paid_sats: _builtins.int
+    """What it pays to them."""
+    commission_sats: _builtins.int
+    """What it pays to members of the epoch."""
+    intent_id: _builtins.bytes
+    """The id its intent would have, 32 bytes; empty while it waits."""
+    txid: _builtins.str
+    """The id its transaction would have, hex as shown."""
+    proposed: _builtins.bytes
+    """A proposal that spends the epoch's vault and is not recorded yet: its intent id; empty for none."""
+    is_due: _builtins.bool
+    """Whether the planner proposes it by itself at its next look."""
+    automatic_kaon_height: _builtins.int
+    """The height from which the planner proposes it whatever is still maturing; absent while nothing is due."""
+    waiting_for: _builtins.str
+    """What the planner waits for, for people; empty when it is due."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepInput]:
+        """What it spends."""
+
+    @_builtins.property
+    def exclusions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepExclusion]:
+        """What it leaves out, and why."""
+
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepOutput]:
+        """What it pays, in the transaction's order; empty while none can be built."""
+
+    @_builtins.property
+    def fees(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepFee]:
+        """What the same transaction costs at three rates."""
+
+    @_builtins.property
+    def burns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Peg-outs it carries along: burn ids, 32 bytes each."""
+
+    @_builtins.property
+    def notarisation(self) -> Global___SweepNotarisation:
+        """What it notarises; absent while none can be built."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        target_epoch: _builtins.int | None = ...,
+        inputs: _abc.Iterable[Global___SweepInput] | None = ...,
+        exclusions: _abc.Iterable[Global___SweepExclusion] | None = ...,
+        outputs: _abc.Iterable[Global___SweepOutput] | None = ...,
+        vbytes: _builtins.int = ...,
+        fee_rate_sat_per_kvb: _builtins.int = ...,
+        asked_fee_rate_sat_per_kvb: _builtins.int = ...,
+        fee_sats: _builtins.int = ...,
+        fees: _abc.Iterable[Global___SweepFee] | None = ...,
+        budget_sats: _builtins.int = ...,
+        deadline_kaon_height: _builtins.int | None = ...,
+        burns: _abc.Iterable[_builtins.bytes] | None = ...,
+        paid_sats: _builtins.int = ...,
+        commission_sats: _builtins.int = ...,
+        notarisation: Global___SweepNotarisation | None = ...,
+        intent_id: _builtins.bytes = ...,
+        txid: _builtins.str = ...,
+        proposed: _builtins.bytes = ...,
+        is_due: _builtins.bool = ...,
+        automatic_kaon_height: _builtins.int | None = ...,
+        waiting_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_automatic_kaon_height", b"_automatic_kaon_height", "_deadline_kaon_height", b"_deadline_kaon_height", "_target_epoch", b"_target_epoch", "automatic_kaon_height", b"automatic_kaon_height", "deadline_kaon_height", b"deadline_kaon_height", "notarisation", b"notarisation", "target_epoch", b"target_epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automatic_kaon_height", b"_automatic_kaon_height", "_deadline_kaon_height", b"_deadline_kaon_height", "_target_epoch", b"_target_epoch", "asked_fee_rate_sat_per_kvb", b"asked_fee_rate_sat_per_kvb", "automatic_kaon_height", b"automatic_kaon_height", "budget_sats", b"budget_sats", "burns", b"burns", "commission_sats", b"commission_sats", "deadline_kaon_height", b"deadline_kaon_height", "epoch", b"epoch", "exclusions", b"exclusions", "fee_rate_sat_per_kvb", b"fee_rate_sat_per_kvb", "fee_sats", b"fee_sats", "fees", b"fees", "inputs", b"inputs", "intent_id", b"intent_id", "is_due", b"is_due", "notarisation", b"notarisation", "outputs", b"outputs", "paid_sats", b"paid_sats", "proposed", b"proposed", "target_epoch", b"target_epoch", "txid", b"txid", "vbytes", b"vbytes", "waiting_for", b"waiting_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__automatic_kaon_height: _TypeAlias = _typing.Literal["automatic_kaon_height"]  # noqa: Y015
+    _WhichOneofArgType__automatic_kaon_height: _TypeAlias = _typing.Literal["_automatic_kaon_height", b"_automatic_kaon_height"]  # noqa: Y015
+    _WhichOneofReturnType__deadline_kaon_height: _TypeAlias = _typing.Literal["deadline_kaon_height"]  # noqa: Y015
+    _WhichOneofArgType__deadline_kaon_height: _TypeAlias = _typing.Literal["_deadline_kaon_height", b"_deadline_kaon_height"]  # noqa: Y015
+    _WhichOneofReturnType__target_epoch: _TypeAlias = _typing.Literal["target_epoch"]  # noqa: Y015
+    _WhichOneofArgType__target_epoch: _TypeAlias = _typing.Literal["_target_epoch", b"_target_epoch"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__automatic_kaon_height) -> _WhichOneofReturnType__automatic_kaon_height | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_kaon_height) -> _WhichOneofReturnType__deadline_kaon_height | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_epoch) -> _WhichOneofReturnType__target_epoch | None: ...
+
+Global___SweepPlan: _TypeAlias = SweepPlan  # noqa: Y015
+
+@_typing.final
+class SweepInput(_message.Message):
+    """SweepInput is a vault output that a sweep spends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTPOINT_FIELD_NUMBER: _builtins.int
+    VALUE_SATS_FIELD_NUMBER: _builtins.int
+    CHILD_INDEX_FIELD_NUMBER: _builtins.int
+    outpoint: _builtins.str
+    """txid:vout."""
+    value_sats: _builtins.int
+    """Its value."""
+    child_index: _builtins.int
+    """Index of the child key it stands under."""
+    def __init__(
+        self,
+        *,
+        outpoint: _builtins.str = ...,
+        value_sats: _builtins.int = ...,
+        child_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_index", b"child_index", "outpoint", b"outpoint", "value_sats", b"value_sats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepInput: _TypeAlias = SweepInput  # noqa: Y015
+
+@_typing.final
+class SweepExclusion(_message.Message):
+    """SweepExclusion is a vault output that a sweep leaves out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTPOINT_FIELD_NUMBER: _builtins.int
+    VALUE_SATS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    outpoint: _builtins.str
+    """txid:vout."""
+    value_sats: _builtins.int
+    """Its value."""
+    reason: _builtins.str
+    """immature, held or next_sweep."""
+    detail: _builtins.str
+    """For people."""
+    def __init__(
+        self,
+        *,
+        outpoint: _builtins.str = ...,
+        value_sats: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "outpoint", b"outpoint", "reason", b"reason", "value_sats", b"value_sats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepExclusion: _TypeAlias = SweepExclusion  # noqa: Y015
+
+@_typing.final
+class SweepOutput(_message.Message):
+    """SweepOutput is an output of a sweep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    VALUE_SATS_FIELD_NUMBER: _builtins.int
+    SCRIPT_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """vault, payment, commission or notarisation."""
+    value_sats: _builtins.int
+    """Its value."""
+    script: _builtins.bytes
+    """Its script."""
+    address: _builtins.str
+    """The script's address; empty for the notarisation."""
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        value_sats: _builtins.int = ...,
+        script: _builtins.bytes = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "purpose", b"purpose", "script", b"script", "value_sats", b"value_sats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepOutput: _TypeAlias = SweepOutput  # noqa: Y015
+
+@_typing.final
+class SweepFee(_message.Message):
+    """SweepFee is the fee at one rate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEE_RATE_SAT_PER_KVB_FIELD_NUMBER: _builtins.int
+    FEE_SATS_FIELD_NUMBER: _builtins.int
+    fee_rate_sat_per_kvb: _builtins.int
+    """The rate."""
+    fee_sats: _builtins.int
+    """The fee."""
+    def __init__(
+        self,
+        *,
+        fee_rate_sat_per_kvb: _builtins.int = ...,
+        fee_sats: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fee_rate_sat_per_kvb", b"fee_rate_sat_per_kvb", "fee_sats", b"fee_sats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepFee: _TypeAlias = SweepFee  # noqa: Y015
+
+@_typing.final
+class SweepNotarisation(_message.Message):
+    """SweepNotarisation is what a sweep's OP_RETURN says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    BLOCK_HASH_FIELD_NUMBER: _builtins.int
+    STATE_ROOT_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch that is swept."""
+    kaon_height: _builtins.int
+    """The consensus-layer block that made the target epoch active."""
+    block_hash: _builtins.bytes
+    """That block's hash, 32 bytes."""
+    state_root: _builtins.bytes
+    """The state after it, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        kaon_height: _builtins.int = ...,
+        block_hash: _builtins.bytes = ...,
+        state_root: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hash", b"block_hash", "epoch", b"epoch", "kaon_height", b"kaon_height", "state_root", b"state_root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepNotarisation: _TypeAlias = SweepNotarisation  # noqa: Y015
+
+@_typing.final
+class RunSweepRequest(_message.Message):
+    """RunSweepRequest names an epoch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    FEE_RATE_SAT_PER_KVB_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch to sweep; never guessed."""
+    fee_rate_sat_per_kvb: _builtins.int
+    """The fee rate to propose, or nothing is proposed; absent = the one the planner takes, lower where the reserve
+    cannot pay it.
+    """
+    dry_run: _builtins.bool
+    """Checks and plans without proposing."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int | None = ...,
+        fee_rate_sat_per_kvb: _builtins.int | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "_fee_rate_sat_per_kvb", b"_fee_rate_sat_per_kvb", "epoch", b"epoch", "fee_rate_sat_per_kvb", b"fee_rate_sat_per_kvb"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "_fee_rate_sat_per_kvb", b"_fee_rate_sat_per_kvb", "dry_run", b"dry_run", "epoch", b"epoch", "fee_rate_sat_per_kvb", b"fee_rate_sat_per_kvb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
+    _WhichOneofReturnType__fee_rate_sat_per_kvb: _TypeAlias = _typing.Literal["fee_rate_sat_per_kvb"]  # noqa: Y015
+    _WhichOneofArgType__fee_rate_sat_per_kvb: _TypeAlias = _typing.Literal["_fee_rate_sat_per_kvb", b"_fee_rate_sat_per_kvb"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fee_rate_sat_per_kvb) -> _WhichOneofReturnType__fee_rate_sat_per_kvb | None: ...
+
+Global___RunSweepRequest: _TypeAlias = RunSweepRequest  # noqa: Y015
+
+@_typing.final
+class RunSweepResponse(_message.Message):
+    """RunSweepResponse is the sweep that is under way now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_ID_FIELD_NUMBER: _builtins.int
+    TXID_FIELD_NUMBER: _builtins.int
+    IS_NEW_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    intent_id: _builtins.bytes
+    """The intent's id, 32 bytes."""
+    txid: _builtins.str
+    """The transaction's id, hex as shown."""
+    is_new: _builtins.bool
+    """Whether this call proposed it, or would have; false when it was under way already."""
+    kaon_height: _builtins.int
+    """Final consensus-layer height of this answer."""
+    @_builtins.property
+    def plan(self) -> Global___SweepPlan:
+        """The plan it was proposed by; absent when it was under way already."""
+
+    @_builtins.property
+    def epoch(self) -> Global___EpochSweeps:
+        """Where the epoch stands now."""
+
+    def __init__(
+        self,
+        *,
+        intent_id: _builtins.bytes = ...,
+        txid: _builtins.str = ...,
+        is_new: _builtins.bool = ...,
+        plan: Global___SweepPlan | None = ...,
+        epoch: Global___EpochSweeps | None = ...,
+        kaon_height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "intent_id", b"intent_id", "is_new", b"is_new", "kaon_height", b"kaon_height", "plan", b"plan", "txid", b"txid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunSweepResponse: _TypeAlias = RunSweepResponse  # noqa: Y015
+
+@_typing.final
+class ListSweepsRequest(_message.Message):
+    """ListSweepsRequest names an epoch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch; absent = the active one, and every one that retires or is parked."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
+
+Global___ListSweepsRequest: _TypeAlias = ListSweepsRequest  # noqa: Y015
+
+@_typing.final
+class ListSweepsResponse(_message.Message):
+    """ListSweepsResponse holds epochs, oldest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    BLOCKED_BY_FIELD_NUMBER: _builtins.int
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    BTC_HEIGHT_FIELD_NUMBER: _builtins.int
+    blocked_by: _builtins.str
+    """Why no sweep would be proposed now (paused, halted); empty when nothing hinders it."""
+    kaon_height: _builtins.int
+    """Final consensus-layer height of this answer."""
+    btc_height: _builtins.int
+    """Bitcoin height of this answer."""
+    @_builtins.property
+    def epochs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EpochSweeps]:
+        """The epochs."""
+
+    def __init__(
+        self,
+        *,
+        epochs: _abc.Iterable[Global___EpochSweeps] | None = ...,
+        blocked_by: _builtins.str = ...,
+        kaon_height: _builtins.int = ...,
+        btc_height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_by", b"blocked_by", "btc_height", b"btc_height", "epochs", b"epochs", "kaon_height", b"kaon_height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSweepsResponse: _TypeAlias = ListSweepsResponse  # noqa: Y015
+
+@_typing.final
+class WatchSweepsRequest(_message.Message):
+    """WatchSweepsRequest names an epoch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
+
+Global___WatchSweepsRequest: _TypeAlias = WatchSweepsRequest  # noqa: Y015
+
+@_typing.final
+class WatchSweepsResponse(_message.Message):
+    """WatchSweepsResponse is the epoch as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epoch(self) -> Global___EpochSweeps:
+        """The epoch."""
+
+    def __init__(
+        self,
+        *,
+        epoch: Global___EpochSweeps | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSweepsResponse: _TypeAlias = WatchSweepsResponse  # noqa: Y015
+
+@_typing.final
+class EpochSweeps(_message.Message):
+    """EpochSweeps is an epoch with its sweeps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    EPOCH_STATE_FIELD_NUMBER: _builtins.int
+    LEFT_SATS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    SWEEPS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch's number."""
+    state: _builtins.str
+    """not_due, waiting, sweeping or swept."""
+    epoch_state: _builtins.str
+    """The epoch's own state: active, retiring, parked, ..."""
+    left_sats: _builtins.int
+    """What its vault outputs hold."""
+    outputs: _builtins.int
+    """How many there are."""
+    @_builtins.property
+    def sweeps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sweep]:
+        """Its sweeps, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        state: _builtins.str = ...,
+        epoch_state: _builtins.str = ...,
+        left_sats: _builtins.int = ...,
+        outputs: _builtins.int = ...,
+        sweeps: _abc.Iterable[Global___Sweep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "epoch_state", b"epoch_state", "left_sats", b"left_sats", "outputs", b"outputs", "state", b"state", "sweeps", b"sweeps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EpochSweeps: _TypeAlias = EpochSweeps  # noqa: Y015
+
+@_typing.final
+class Sweep(_message.Message):
+    """Sweep is one sweep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TARGET_EPOCH_FIELD_NUMBER: _builtins.int
+    TXID_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    VALUE_SATS_FIELD_NUMBER: _builtins.int
+    PAID_SATS_FIELD_NUMBER: _builtins.int
+    COMMISSION_SATS_FIELD_NUMBER: _builtins.int
+    FEE_SATS_FIELD_NUMBER: _builtins.int
+    FEE_RATE_SAT_PER_KVB_FIELD_NUMBER: _builtins.int
+    CONFIRMATIONS_FIELD_NUMBER: _builtins.int
+    NOTARISED_KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    REPLACED_BY_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    intent_id: _builtins.bytes
+    """Its intent's id, 32 bytes."""
+    state: _builtins.str
+    """planned, recorded, signing, broadcast, confirmed, booked, replaced or ended."""
+    target_epoch: _builtins.int
+    """The epoch whose vault it pays."""
+    txid: _builtins.str
+    """Its transaction's id, hex as shown."""
+    inputs: _builtins.int
+    """How many vault outputs it spends."""
+    value_sats: _builtins.int
+    """What they hold."""
+    paid_sats: _builtins.int
+    """What it pays to peg-outs."""
+    commission_sats: _builtins.int
+    """What it pays to members."""
+    fee_sats: _builtins.int
+    """Its fee."""
+    fee_rate_sat_per_kvb: _builtins.int
+    """Its fee rate."""
+    confirmations: _builtins.int
+    """Blocks on top of it, its own counted."""
+    notarised_kaon_height: _builtins.int
+    """The consensus-layer height it buries on Bitcoin."""
+    replaced_by: _builtins.bytes
+    """The intent that replaced it; empty for none."""
+    waiting_for: _builtins.str
+    """For people; empty when it waits for nothing."""
+    def __init__(
+        self,
+        *,
+        intent_id: _builtins.bytes = ...,
+        state: _builtins.str = ...,
+        target_epoch: _builtins.int = ...,
+        txid: _builtins.str = ...,
+        inputs: _builtins.int = ...,
+        value_sats: _builtins.int = ...,
+        paid_sats: _builtins.int = ...,
+        commission_sats: _builtins.int = ...,
+        fee_sats: _builtins.int = ...,
+        fee_rate_sat_per_kvb: _builtins.int = ...,
+        confirmations: _builtins.int = ...,
+        notarised_kaon_height: _builtins.int | None = ...,
+        replaced_by: _builtins.bytes = ...,
+        waiting_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_notarised_kaon_height", b"_notarised_kaon_height", "notarised_kaon_height", b"notarised_kaon_height"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_notarised_kaon_height", b"_notarised_kaon_height", "commission_sats", b"commission_sats", "confirmations", b"confirmations", "fee_rate_sat_per_kvb", b"fee_rate_sat_per_kvb", "fee_sats", b"fee_sats", "inputs", b"inputs", "intent_id", b"intent_id", "notarised_kaon_height", b"notarised_kaon_height", "paid_sats", b"paid_sats", "replaced_by", b"replaced_by", "state", b"state", "target_epoch", b"target_epoch", "txid", b"txid", "value_sats", b"value_sats", "waiting_for", b"waiting_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__notarised_kaon_height: _TypeAlias = _typing.Literal["notarised_kaon_height"]  # noqa: Y015
+    _WhichOneofArgType__notarised_kaon_height: _TypeAlias = _typing.Literal["_notarised_kaon_height", b"_notarised_kaon_height"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__notarised_kaon_height) -> _WhichOneofReturnType__notarised_kaon_height | None: ...
+
+Global___Sweep: _TypeAlias = Sweep  # noqa: Y015
+
+@_typing.final
+class GetReserveRequest(_message.Message):
+    """GetReserveRequest asks for the reserve."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReserveRequest: _TypeAlias = GetReserveRequest  # noqa: Y015
+
+@_typing.final
+class GetReserveResponse(_message.Message):
+    """GetReserveResponse is the reserve; what is free and excess follow from the rest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVE_SATS_FIELD_NUMBER: _builtins.int
+    COMMITTED_SATS_FIELD_NUMBER: _builtins.int
+    FREE_SATS_FIELD_NUMBER: _builtins.int
+    FEE_RATE_SAT_PER_KVB_FIELD_NUMBER: _builtins.int
+    SWEEP_COST_SATS_FIELD_NUMBER: _builtins.int
+    KEPT_SATS_FIELD_NUMBER: _builtins.int
+    KEPT_SWEEPS_FIELD_NUMBER: _builtins.int
+    PROMISED_FIELD_NUMBER: _builtins.int
+    EXCESS_SATS_FIELD_NUMBER: _builtins.int
+    ARE_CREDITS_HALTED_FIELD_NUMBER: _builtins.int
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    reserve_sats: _builtins.int
+    """What it holds; below zero no deposit is credited."""
+    committed_sats: _builtins.int
+    """What recorded sweeps under way take of it."""
+    free_sats: _builtins.int
+    """The most the next sweep may cost, without a commission and peg-outs."""
+    fee_rate_sat_per_kvb: _builtins.int
+    """The fee rate the ledger counts with."""
+    sweep_cost_sats: _builtins.int
+    """What an ordinary sweep costs at that rate."""
+    kept_sats: _builtins.int
+    """What is kept for sweeps and never paid out."""
+    kept_sweeps: _builtins.int
+    """For how many sweeps that is."""
+    excess_sats: _builtins.int
+    """What is over for the members of the next epoch that ends; below zero, what is missing before anything is."""
+    are_credits_halted: _builtins.bool
+    """Whether deposits wait until it is topped up."""
+    kaon_height: _builtins.int
+    """Final consensus-layer height of this answer."""
+    @_builtins.property
+    def promised(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromisedCommission]:
+        """What retiring epochs owe their members."""
+
+    def __init__(
+        self,
+        *,
+        reserve_sats: _builtins.int = ...,
+        committed_sats: _builtins.int = ...,
+        free_sats: _builtins.int = ...,
+        fee_rate_sat_per_kvb: _builtins.int = ...,
+        sweep_cost_sats: _builtins.int = ...,
+        kept_sats: _builtins.int = ...,
+        kept_sweeps: _builtins.int = ...,
+        promised: _abc.Iterable[Global___PromisedCommission] | None = ...,
+        excess_sats: _builtins.int = ...,
+        are_credits_halted: _builtins.bool = ...,
+        kaon_height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["are_credits_halted", b"are_credits_halted", "committed_sats", b"committed_sats", "excess_sats", b"excess_sats", "fee_rate_sat_per_kvb", b"fee_rate_sat_per_kvb", "free_sats", b"free_sats", "kaon_height", b"kaon_height", "kept_sats", b"kept_sats", "kept_sweeps", b"kept_sweeps", "promised", b"promised", "reserve_sats", b"reserve_sats", "sweep_cost_sats", b"sweep_cost_sats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReserveResponse: _TypeAlias = GetReserveResponse  # noqa: Y015
+
+@_typing.final
+class PromisedCommission(_message.Message):
+    """PromisedCommission is what an epoch's sweep is to pay its members."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    AMOUNT_SATS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch."""
+    amount_sats: _builtins.int
+    """The sum."""
+    members: _builtins.int
+    """How many members share it."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        amount_sats: _builtins.int = ...,
+        members: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_sats", b"amount_sats", "epoch", b"epoch", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromisedCommission: _TypeAlias = PromisedCommission  # noqa: Y015
+
+@_typing.final
+class ListCeremoniesRequest(_message.Message):
+    """ListCeremoniesRequest asks for every group without a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCeremoniesRequest: _TypeAlias = ListCeremoniesRequest  # noqa: Y015
+
+@_typing.final
+class ListCeremoniesResponse(_message.Message):
+    """ListCeremoniesResponse holds the ceremonies by epoch and role."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CEREMONIES_FIELD_NUMBER: _builtins.int
+    TURN_WAITS_FOR_FIELD_NUMBER: _builtins.int
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    turn_waits_for: _builtins.str
+    """What the next epoch waits for before it is active; empty when the next block makes it so."""
+    kaon_height: _builtins.int
+    """Final consensus-layer height of this answer."""
+    @_builtins.property
+    def ceremonies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ceremony]:
+        """One per group that has no key yet."""
+
+    def __init__(
+        self,
+        *,
+        ceremonies: _abc.Iterable[Global___Ceremony] | None = ...,
+        turn_waits_for: _builtins.str = ...,
+        kaon_height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ceremonies", b"ceremonies", "kaon_height", b"kaon_height", "turn_waits_for", b"turn_waits_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCeremoniesResponse: _TypeAlias = ListCeremoniesResponse  # noqa: Y015
+
+@_typing.final
+class Ceremony(_message.Message):
+    """Ceremony is one group's way to its key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    DRAW_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_OPEN_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_MAX_FIELD_NUMBER: _builtins.int
+    MISSING_HOST_KEYS_FIELD_NUMBER: _builtins.int
+    DEADLINE_KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    IS_RUNNING_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RESTS_UNTIL_KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch."""
+    role: _builtins.str
+    """validator, witness or emergency."""
+    draw: _builtins.int
+    """How often the epoch was drawn before: 0 = this is its first draw."""
+    attempts_open: _builtins.int
+    """Attempts open by now, the first included."""
+    attempts_max: _builtins.int
+    """Attempts there are at most: n - t + 1."""
+    deadline_kaon_height: _builtins.int
+    """The last block for its key; after it the epoch is drawn again."""
+    is_running: _builtins.bool
+    """Whether an attempt runs now."""
+    progress: _builtins.str
+    """The running attempt's step, with who has not answered; empty when none runs."""
+    failures: _builtins.int
+    """Runs of this draw that failed."""
+    reason: _builtins.str
+    """How the latest run ended; empty before one did."""
+    rests_until_kaon_height: _builtins.int
+    """The final height from which the next run begins; absent when nothing holds it back."""
+    @_builtins.property
+    def missing_host_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Members (identity keys, 32 bytes) whose host key for the newest open attempt is not recorded."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Members (identity keys, 32 bytes) that a rerun goes on without."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        role: _builtins.str = ...,
+        draw: _builtins.int = ...,
+        attempts_open: _builtins.int = ...,
+        attempts_max: _builtins.int = ...,
+        missing_host_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        deadline_kaon_height: _builtins.int = ...,
+        is_running: _builtins.bool = ...,
+        progress: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        left_out: _abc.Iterable[_builtins.bytes] | None = ...,
+        reason: _builtins.str = ...,
+        rests_until_kaon_height: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rests_until_kaon_height", b"_rests_until_kaon_height", "rests_until_kaon_height", b"rests_until_kaon_height"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rests_until_kaon_height", b"_rests_until_kaon_height", "attempts_max", b"attempts_max", "attempts_open", b"attempts_open", "deadline_kaon_height", b"deadline_kaon_height", "draw", b"draw", "epoch", b"epoch", "failures", b"failures", "is_running", b"is_running", "left_out", b"left_out", "missing_host_keys", b"missing_host_keys", "progress", b"progress", "reason", b"reason", "rests_until_kaon_height", b"rests_until_kaon_height", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rests_until_kaon_height: _TypeAlias = _typing.Literal["rests_until_kaon_height"]  # noqa: Y015
+    _WhichOneofArgType__rests_until_kaon_height: _TypeAlias = _typing.Literal["_rests_until_kaon_height", b"_rests_until_kaon_height"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rests_until_kaon_height) -> _WhichOneofReturnType__rests_until_kaon_height | None: ...
+
+Global___Ceremony: _TypeAlias = Ceremony  # noqa: Y015

@@ -50,6 +50,36 @@ class OperatorServiceStub:
                 request_serializer=pegbridge_dot_v1_dot_operator__pb2.OperatorServiceExplainRequest.SerializeToString,
                 response_deserializer=pegbridge_dot_v1_dot_operator__pb2.OperatorServiceExplainResponse.FromString,
                 _registered_method=True)
+        self.PlanSweep = channel.unary_unary(
+                '/pegbridge.v1.OperatorService/PlanSweep',
+                request_serializer=pegbridge_dot_v1_dot_operator__pb2.PlanSweepRequest.SerializeToString,
+                response_deserializer=pegbridge_dot_v1_dot_operator__pb2.PlanSweepResponse.FromString,
+                _registered_method=True)
+        self.RunSweep = channel.unary_unary(
+                '/pegbridge.v1.OperatorService/RunSweep',
+                request_serializer=pegbridge_dot_v1_dot_operator__pb2.RunSweepRequest.SerializeToString,
+                response_deserializer=pegbridge_dot_v1_dot_operator__pb2.RunSweepResponse.FromString,
+                _registered_method=True)
+        self.ListSweeps = channel.unary_unary(
+                '/pegbridge.v1.OperatorService/ListSweeps',
+                request_serializer=pegbridge_dot_v1_dot_operator__pb2.ListSweepsRequest.SerializeToString,
+                response_deserializer=pegbridge_dot_v1_dot_operator__pb2.ListSweepsResponse.FromString,
+                _registered_method=True)
+        self.WatchSweeps = channel.unary_stream(
+                '/pegbridge.v1.OperatorService/WatchSweeps',
+                request_serializer=pegbridge_dot_v1_dot_operator__pb2.WatchSweepsRequest.SerializeToString,
+                response_deserializer=pegbridge_dot_v1_dot_operator__pb2.WatchSweepsResponse.FromString,
+                _registered_method=True)
+        self.GetReserve = channel.unary_unary(
+                '/pegbridge.v1.OperatorService/GetReserve',
+                request_serializer=pegbridge_dot_v1_dot_operator__pb2.GetReserveRequest.SerializeToString,
+                response_deserializer=pegbridge_dot_v1_dot_operator__pb2.GetReserveResponse.FromString,
+                _registered_method=True)
+        self.ListCeremonies = channel.unary_unary(
+                '/pegbridge.v1.OperatorService/ListCeremonies',
+                request_serializer=pegbridge_dot_v1_dot_operator__pb2.ListCeremoniesRequest.SerializeToString,
+                response_deserializer=pegbridge_dot_v1_dot_operator__pb2.ListCeremoniesResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServiceServicer:
@@ -77,6 +107,48 @@ class OperatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanSweep(self, request, context):
+        """A dry run of the next sweep of each retiring epoch; nothing is written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunSweep(self, request, context):
+        """Proposes now what the planner would propose later; twice is the same as once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSweeps(self, request, context):
+        """Where epochs and their sweeps stand.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSweeps(self, request, context):
+        """An epoch's sweeps now and after every change, until it holds nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReserve(self, request, context):
+        """What the reserve holds, what is spoken for, and what members are paid of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCeremonies(self, request, context):
+        """Where the key ceremonies of every epoch without keys stand, and what the next turn waits for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +166,36 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=pegbridge_dot_v1_dot_operator__pb2.OperatorServiceExplainRequest.FromString,
                     response_serializer=pegbridge_dot_v1_dot_operator__pb2.OperatorServiceExplainResponse.SerializeToString,
+            ),
+            'PlanSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanSweep,
+                    request_deserializer=pegbridge_dot_v1_dot_operator__pb2.PlanSweepRequest.FromString,
+                    response_serializer=pegbridge_dot_v1_dot_operator__pb2.PlanSweepResponse.SerializeToString,
+            ),
+            'RunSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunSweep,
+                    request_deserializer=pegbridge_dot_v1_dot_operator__pb2.RunSweepRequest.FromString,
+                    response_serializer=pegbridge_dot_v1_dot_operator__pb2.RunSweepResponse.SerializeToString,
+            ),
+            'ListSweeps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSweeps,
+                    request_deserializer=pegbridge_dot_v1_dot_operator__pb2.ListSweepsRequest.FromString,
+                    response_serializer=pegbridge_dot_v1_dot_operator__pb2.ListSweepsResponse.SerializeToString,
+            ),
+            'WatchSweeps': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSweeps,
+                    request_deserializer=pegbridge_dot_v1_dot_operator__pb2.WatchSweepsRequest.FromString,
+                    response_serializer=pegbridge_dot_v1_dot_operator__pb2.WatchSweepsResponse.SerializeToString,
+            ),
+            'GetReserve': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReserve,
+                    request_deserializer=pegbridge_dot_v1_dot_operator__pb2.GetReserveRequest.FromString,
+                    response_serializer=pegbridge_dot_v1_dot_operator__pb2.GetReserveResponse.SerializeToString,
+            ),
+            'ListCeremonies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCeremonies,
+                    request_deserializer=pegbridge_dot_v1_dot_operator__pb2.ListCeremoniesRequest.FromString,
+                    response_serializer=pegbridge_dot_v1_dot_operator__pb2.ListCeremoniesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +280,168 @@ class OperatorService:
             '/pegbridge.v1.OperatorService/Explain',
             pegbridge_dot_v1_dot_operator__pb2.OperatorServiceExplainRequest.SerializeToString,
             pegbridge_dot_v1_dot_operator__pb2.OperatorServiceExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pegbridge.v1.OperatorService/PlanSweep',
+            pegbridge_dot_v1_dot_operator__pb2.PlanSweepRequest.SerializeToString,
+            pegbridge_dot_v1_dot_operator__pb2.PlanSweepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pegbridge.v1.OperatorService/RunSweep',
+            pegbridge_dot_v1_dot_operator__pb2.RunSweepRequest.SerializeToString,
+            pegbridge_dot_v1_dot_operator__pb2.RunSweepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSweeps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pegbridge.v1.OperatorService/ListSweeps',
+            pegbridge_dot_v1_dot_operator__pb2.ListSweepsRequest.SerializeToString,
+            pegbridge_dot_v1_dot_operator__pb2.ListSweepsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSweeps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pegbridge.v1.OperatorService/WatchSweeps',
+            pegbridge_dot_v1_dot_operator__pb2.WatchSweepsRequest.SerializeToString,
+            pegbridge_dot_v1_dot_operator__pb2.WatchSweepsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReserve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pegbridge.v1.OperatorService/GetReserve',
+            pegbridge_dot_v1_dot_operator__pb2.GetReserveRequest.SerializeToString,
+            pegbridge_dot_v1_dot_operator__pb2.GetReserveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCeremonies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pegbridge.v1.OperatorService/ListCeremonies',
+            pegbridge_dot_v1_dot_operator__pb2.ListCeremoniesRequest.SerializeToString,
+            pegbridge_dot_v1_dot_operator__pb2.ListCeremoniesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,18 @@ class OperatorServiceStub:
     """Pauses or resumes a flow of this coordinator."""
     Explain: _grpc.UnaryUnaryMultiCallable[_operator_pb2.OperatorServiceExplainRequest, _operator_pb2.OperatorServiceExplainResponse]
     """Every check of every pod for one subject, with verdicts."""
+    PlanSweep: _grpc.UnaryUnaryMultiCallable[_operator_pb2.PlanSweepRequest, _operator_pb2.PlanSweepResponse]
+    """A dry run of the next sweep of each retiring epoch; nothing is written."""
+    RunSweep: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RunSweepRequest, _operator_pb2.RunSweepResponse]
+    """Proposes now what the planner would propose later; twice is the same as once."""
+    ListSweeps: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListSweepsRequest, _operator_pb2.ListSweepsResponse]
+    """Where epochs and their sweeps stand."""
+    WatchSweeps: _grpc.UnaryStreamMultiCallable[_operator_pb2.WatchSweepsRequest, _operator_pb2.WatchSweepsResponse]
+    """An epoch's sweeps now and after every change, until it holds nothing."""
+    GetReserve: _grpc.UnaryUnaryMultiCallable[_operator_pb2.GetReserveRequest, _operator_pb2.GetReserveResponse]
+    """What the reserve holds, what is spoken for, and what members are paid of it."""
+    ListCeremonies: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListCeremoniesRequest, _operator_pb2.ListCeremoniesResponse]
+    """Where the key ceremonies of every epoch without keys stand, and what the next turn waits for."""
 
 @_typing.type_check_only
 class OperatorServiceAsyncStub(OperatorServiceStub):
@@ -51,6 +63,18 @@ class OperatorServiceAsyncStub(OperatorServiceStub):
     """Pauses or resumes a flow of this coordinator."""
     Explain: _aio.UnaryUnaryMultiCallable[_operator_pb2.OperatorServiceExplainRequest, _operator_pb2.OperatorServiceExplainResponse]  # type: ignore[assignment]
     """Every check of every pod for one subject, with verdicts."""
+    PlanSweep: _aio.UnaryUnaryMultiCallable[_operator_pb2.PlanSweepRequest, _operator_pb2.PlanSweepResponse]  # type: ignore[assignment]
+    """A dry run of the next sweep of each retiring epoch; nothing is written."""
+    RunSweep: _aio.UnaryUnaryMultiCallable[_operator_pb2.RunSweepRequest, _operator_pb2.RunSweepResponse]  # type: ignore[assignment]
+    """Proposes now what the planner would propose later; twice is the same as once."""
+    ListSweeps: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListSweepsRequest, _operator_pb2.ListSweepsResponse]  # type: ignore[assignment]
+    """Where epochs and their sweeps stand."""
+    WatchSweeps: _aio.UnaryStreamMultiCallable[_operator_pb2.WatchSweepsRequest, _operator_pb2.WatchSweepsResponse]  # type: ignore[assignment]
+    """An epoch's sweeps now and after every change, until it holds nothing."""
+    GetReserve: _aio.UnaryUnaryMultiCallable[_operator_pb2.GetReserveRequest, _operator_pb2.GetReserveResponse]  # type: ignore[assignment]
+    """What the reserve holds, what is spoken for, and what members are paid of it."""
+    ListCeremonies: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListCeremoniesRequest, _operator_pb2.ListCeremoniesResponse]  # type: ignore[assignment]
+    """Where the key ceremonies of every epoch without keys stand, and what the next turn waits for."""
 
 class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """OperatorService is what the operator of a coordinator uses."""
@@ -78,5 +102,53 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.OperatorServiceExplainResponse, _abc.Awaitable[_operator_pb2.OperatorServiceExplainResponse]]:
         """Every check of every pod for one subject, with verdicts."""
+
+    @_abc_1.abstractmethod
+    def PlanSweep(
+        self,
+        request: _operator_pb2.PlanSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.PlanSweepResponse, _abc.Awaitable[_operator_pb2.PlanSweepResponse]]:
+        """A dry run of the next sweep of each retiring epoch; nothing is written."""
+
+    @_abc_1.abstractmethod
+    def RunSweep(
+        self,
+        request: _operator_pb2.RunSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.RunSweepResponse, _abc.Awaitable[_operator_pb2.RunSweepResponse]]:
+        """Proposes now what the planner would propose later; twice is the same as once."""
+
+    @_abc_1.abstractmethod
+    def ListSweeps(
+        self,
+        request: _operator_pb2.ListSweepsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ListSweepsResponse, _abc.Awaitable[_operator_pb2.ListSweepsResponse]]:
+        """Where epochs and their sweeps stand."""
+
+    @_abc_1.abstractmethod
+    def WatchSweeps(
+        self,
+        request: _operator_pb2.WatchSweepsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_operator_pb2.WatchSweepsResponse], _abc.AsyncIterator[_operator_pb2.WatchSweepsResponse]]:
+        """An epoch's sweeps now and after every change, until it holds nothing."""
+
+    @_abc_1.abstractmethod
+    def GetReserve(
+        self,
+        request: _operator_pb2.GetReserveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.GetReserveResponse, _abc.Awaitable[_operator_pb2.GetReserveResponse]]:
+        """What the reserve holds, what is spoken for, and what members are paid of it."""
+
+    @_abc_1.abstractmethod
+    def ListCeremonies(
+        self,
+        request: _operator_pb2.ListCeremoniesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ListCeremoniesResponse, _abc.Awaitable[_operator_pb2.ListCeremoniesResponse]]:
+        """Where the key ceremonies of every epoch without keys stand, and what the next turn waits for."""
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from pegbridge.v1 import envelope_pb2 as _envelope_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -235,7 +236,7 @@ class PingRequest(_message.Message):
 
     NONCE_FIELD_NUMBER: _builtins.int
     nonce: _builtins.int
-    """Returned unchanged."""
+    """Drawn anew for every question; returned unchanged."""
     def __init__(
         self,
         *,
@@ -251,22 +252,213 @@ Global___PingRequest: _TypeAlias = PingRequest  # noqa: Y015
 
 @_typing.final
 class PingResponse(_message.Message):
-    """PingResponse returns the nonce."""
+    """PingResponse returns the nonce, signed by whoever answers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NONCE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     nonce: _builtins.int
     """As asked."""
+    signature: _builtins.bytes
+    """64 bytes: the pod's identity key over the tagged hash `KAON/ping/v1` of network, its identity key and the nonce."""
     def __init__(
         self,
         *,
         nonce: _builtins.int = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PingResponse: _TypeAlias = PingResponse  # noqa: Y015
+
+@_typing.final
+class ServedRequest(_message.Message):
+    """ServedRequest asks a member what it did about one subject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch of the member's group."""
+    role: _builtins.str
+    """validator or witness: the member's group."""
+    subject: _builtins.bytes
+    """32 bytes: an intent's id, or the hash that names the due sweep of the epoch."""
+    nonce: _builtins.bytes
+    """32 random bytes, so that no earlier answer fits."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        role: _builtins.str = ...,
+        subject: _builtins.bytes = ...,
+        nonce: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "nonce", b"nonce", "role", b"role", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServedRequest: _TypeAlias = ServedRequest  # noqa: Y015
+
+@_typing.final
+class ServedResponse(_message.Message):
+    """ServedResponse says what the member did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_FIELD_NUMBER: _builtins.int
+    NOT_ASKED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    ENDORSED_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    signature: _builtins.bytes
+    """64 bytes: the member's identity key over the tagged hash `KAON/served/v1` of the question and the outcome."""
+    @_builtins.property
+    def released(self) -> Global___ShareReleased:
+        """It released its share."""
+
+    @_builtins.property
+    def not_asked(self) -> Global___NotAsked:
+        """It did not refuse, and no coordinator took a share from it."""
+
+    @_builtins.property
+    def refused(self) -> Global___ServiceRefused:
+        """It refused."""
+
+    @_builtins.property
+    def endorsed(self) -> Global___SweepEndorsed:
+        """It endorsed a sweep, which nobody recorded."""
+
+    def __init__(
+        self,
+        *,
+        released: Global___ShareReleased | None = ...,
+        not_asked: Global___NotAsked | None = ...,
+        refused: Global___ServiceRefused | None = ...,
+        endorsed: Global___SweepEndorsed | None = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endorsed", b"endorsed", "not_asked", b"not_asked", "outcome", b"outcome", "refused", b"refused", "released", b"released"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endorsed", b"endorsed", "not_asked", b"not_asked", "outcome", b"outcome", "refused", b"refused", "released", b"released", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["released", "not_asked", "refused", "endorsed"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___ServedResponse: _TypeAlias = ServedResponse  # noqa: Y015
+
+@_typing.final
+class ShareReleased(_message.Message):
+    """ShareReleased shows the share that left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    header: _builtins.bytes
+    """Canonical bytes of the session's header; its hash is the envelope's session id."""
+    @_builtins.property
+    def envelope(self) -> _envelope_pb2.Envelope:
+        """The member's sealed answer to Sign, as it left."""
+
+    def __init__(
+        self,
+        *,
+        header: _builtins.bytes = ...,
+        envelope: _envelope_pb2.Envelope | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShareReleased: _TypeAlias = ShareReleased  # noqa: Y015
+
+@_typing.final
+class SweepEndorsed(_message.Message):
+    """SweepEndorsed shows the member's endorsement of a sweep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    intent_id: _builtins.bytes
+    """32 bytes: the sweep's intent id."""
+    position: _builtins.int
+    """0-based position in the group."""
+    kaon_height: _builtins.int
+    """The final consensus-layer height of the endorsement."""
+    signature: _builtins.bytes
+    """64 bytes: the member's ceremony host key over the endorsement's digest."""
+    def __init__(
+        self,
+        *,
+        intent_id: _builtins.bytes = ...,
+        position: _builtins.int = ...,
+        kaon_height: _builtins.int = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent_id", b"intent_id", "kaon_height", b"kaon_height", "position", b"position", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepEndorsed: _TypeAlias = SweepEndorsed  # noqa: Y015
+
+@_typing.final
+class NotAsked(_message.Message):
+    """NotAsked says that nobody came for a share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotAsked: _TypeAlias = NotAsked  # noqa: Y015
+
+@_typing.final
+class ServiceRefused(_message.Message):
+    """ServiceRefused says why the member did not sign."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """The rule's id, for example V18."""
+    reason: _builtins.str
+    """The rule's fixed reason name."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceRefused: _TypeAlias = ServiceRefused  # noqa: Y015

@@ -50,6 +50,11 @@ class ParticipantServiceStub:
                 request_serializer=pegbridge_dot_v1_dot_participant__pb2.PingRequest.SerializeToString,
                 response_deserializer=pegbridge_dot_v1_dot_participant__pb2.PingResponse.FromString,
                 _registered_method=True)
+        self.Served = channel.unary_unary(
+                '/pegbridge.v1.ParticipantService/Served',
+                request_serializer=pegbridge_dot_v1_dot_participant__pb2.ServedRequest.SerializeToString,
+                response_deserializer=pegbridge_dot_v1_dot_participant__pb2.ServedResponse.FromString,
+                _registered_method=True)
 
 
 class ParticipantServiceServicer:
@@ -71,7 +76,14 @@ class ParticipantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Ping(self, request, context):
-        """Answers at once; peers measure each other with it.
+        """Answers at once, signed; peers measure each other with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Served(self, request, context):
+        """What this member of a group did about an intent or a due sweep; members of the other group ask before they complain.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +106,11 @@ def add_ParticipantServiceServicer_to_server(servicer, server):
                     servicer.Ping,
                     request_deserializer=pegbridge_dot_v1_dot_participant__pb2.PingRequest.FromString,
                     response_serializer=pegbridge_dot_v1_dot_participant__pb2.PingResponse.SerializeToString,
+            ),
+            'Served': grpc.unary_unary_rpc_method_handler(
+                    servicer.Served,
+                    request_deserializer=pegbridge_dot_v1_dot_participant__pb2.ServedRequest.FromString,
+                    response_serializer=pegbridge_dot_v1_dot_participant__pb2.ServedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class ParticipantService:
             '/pegbridge.v1.ParticipantService/Ping',
             pegbridge_dot_v1_dot_participant__pb2.PingRequest.SerializeToString,
             pegbridge_dot_v1_dot_participant__pb2.PingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Served(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pegbridge.v1.ParticipantService/Served',
+            pegbridge_dot_v1_dot_participant__pb2.ServedRequest.SerializeToString,
+            pegbridge_dot_v1_dot_participant__pb2.ServedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,7 +38,9 @@ class ParticipantServiceStub:
     Explain: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ExplainRequest, _participant_pb2.ExplainResponse]
     """Stored refusals and verdicts of one subject (intent id, txid or session id)."""
     Ping: _grpc.UnaryUnaryMultiCallable[_participant_pb2.PingRequest, _participant_pb2.PingResponse]
-    """Answers at once; peers measure each other with it."""
+    """Answers at once, signed; peers measure each other with it."""
+    Served: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ServedRequest, _participant_pb2.ServedResponse]
+    """What this member of a group did about an intent or a due sweep; members of the other group ask before they complain."""
 
 @_typing.type_check_only
 class ParticipantServiceAsyncStub(ParticipantServiceStub):
@@ -50,7 +52,9 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     Explain: _aio.UnaryUnaryMultiCallable[_participant_pb2.ExplainRequest, _participant_pb2.ExplainResponse]  # type: ignore[assignment]
     """Stored refusals and verdicts of one subject (intent id, txid or session id)."""
     Ping: _aio.UnaryUnaryMultiCallable[_participant_pb2.PingRequest, _participant_pb2.PingResponse]  # type: ignore[assignment]
-    """Answers at once; peers measure each other with it."""
+    """Answers at once, signed; peers measure each other with it."""
+    Served: _aio.UnaryUnaryMultiCallable[_participant_pb2.ServedRequest, _participant_pb2.ServedResponse]  # type: ignore[assignment]
+    """What this member of a group did about an intent or a due sweep; members of the other group ask before they complain."""
 
 class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
     """ParticipantService tells operators and peers how a pod is and why it refused."""
@@ -77,6 +81,14 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _participant_pb2.PingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_participant_pb2.PingResponse, _abc.Awaitable[_participant_pb2.PingResponse]]:
-        """Answers at once; peers measure each other with it."""
+        """Answers at once, signed; peers measure each other with it."""
+
+    @_abc_1.abstractmethod
+    def Served(
+        self,
+        request: _participant_pb2.ServedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_participant_pb2.ServedResponse, _abc.Awaitable[_participant_pb2.ServedResponse]]:
+        """What this member of a group did about an intent or a due sweep; members of the other group ask before they complain."""
 
 def add_ParticipantServiceServicer_to_server(servicer: ParticipantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -524,6 +524,10 @@ class PegOut(_message.Message):
     CONFIRMATIONS_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
     SENDER_FIELD_NUMBER: _builtins.int
+    RAW_CONFIRMATIONS_FIELD_NUMBER: _builtins.int
+    PAYOUT_CONFIRMATIONS_FIELD_NUMBER: _builtins.int
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    NOTARISED_TXID_FIELD_NUMBER: _builtins.int
     id: _builtins.bytes
     """32 bytes: the burn's id."""
     state: _builtins.str
@@ -539,11 +543,22 @@ class PegOut(_message.Message):
     max_fee_sats: _builtins.int
     """The user's fee limit."""
     confirmations: _builtins.int
-    """Confirmations of the mined one."""
+    """Where blocks are final by depth: confirmations of the mined transaction. Where sweeps notarise (checkpoints): those
+    of the burn's consensus-layer block by delayed proof of work's rule, 1 until it is notarised, then
+    `raw_confirmations`.
+    """
     waiting_for: _builtins.str
     """What it waits for, for a person."""
     sender: _builtins.bytes
     """The account that burnt, 32 bytes."""
+    raw_confirmations: _builtins.int
+    """Final consensus-layer blocks from the burn's on, its own included; absent where nothing is notarised."""
+    payout_confirmations: _builtins.int
+    """Confirmations of the mined transaction, on every network."""
+    kaon_height: _builtins.int
+    """The consensus-layer block that holds the burn."""
+    notarised_txid: _builtins.str
+    """The sweep that buries that block on Bitcoin; empty until it is notarised."""
     @_builtins.property
     def txids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Every version of the paying transaction, newest last; the mined one alone when it is confirmed."""
@@ -562,12 +577,18 @@ class PegOut(_message.Message):
         confirmations: _builtins.int = ...,
         waiting_for: _builtins.str = ...,
         sender: _builtins.bytes = ...,
+        raw_confirmations: _builtins.int | None = ...,
+        payout_confirmations: _builtins.int = ...,
+        kaon_height: _builtins.int = ...,
+        notarised_txid: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_raw_confirmations", b"_raw_confirmations", "raw_confirmations", b"raw_confirmations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "burn_sats", b"burn_sats", "confirmations", b"confirmations", "fee_sats", b"fee_sats", "id", b"id", "max_fee_sats", b"max_fee_sats", "payout_sats", b"payout_sats", "sender", b"sender", "state", b"state", "txids", b"txids", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_raw_confirmations", b"_raw_confirmations", "address", b"address", "burn_sats", b"burn_sats", "confirmations", b"confirmations", "fee_sats", b"fee_sats", "id", b"id", "kaon_height", b"kaon_height", "max_fee_sats", b"max_fee_sats", "notarised_txid", b"notarised_txid", "payout_confirmations", b"payout_confirmations", "payout_sats", b"payout_sats", "raw_confirmations", b"raw_confirmations", "sender", b"sender", "state", b"state", "txids", b"txids", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__raw_confirmations: _TypeAlias = _typing.Literal["raw_confirmations"]  # noqa: Y015
+    _WhichOneofArgType__raw_confirmations: _TypeAlias = _typing.Literal["_raw_confirmations", b"_raw_confirmations"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__raw_confirmations) -> _WhichOneofReturnType__raw_confirmations | None: ...
 
 Global___PegOut: _TypeAlias = PegOut  # noqa: Y015
 
@@ -749,6 +770,7 @@ class PegServiceGetSupplyResponse(_message.Message):
     COVERAGE_FIELD_NUMBER: _builtins.int
     KAON_HEIGHT_FIELD_NUMBER: _builtins.int
     BTC_HEIGHT_FIELD_NUMBER: _builtins.int
+    CREDITS_HALTED_FIELD_NUMBER: _builtins.int
     supply_sats: _builtins.int
     """kBTC in accounts."""
     locked_sats: _builtins.int
@@ -762,11 +784,13 @@ class PegServiceGetSupplyResponse(_message.Message):
     difference_sats: _builtins.int
     """locked - supply - open burns - reserve: zero, or everything halts."""
     coverage: _builtins.str
-    """Value of armed outpoints over value of vault outputs; empty until arming exists."""
+    """Value of armed vault outputs over value of all, as 0.9876; empty on a chain that arms nothing."""
     kaon_height: _builtins.int
     """Final consensus-layer height of this answer."""
     btc_height: _builtins.int
     """Bitcoin height of this answer."""
+    credits_halted: _builtins.str
+    """Why no deposit is credited now, for people; empty while deposits are credited."""
     def __init__(
         self,
         *,
@@ -779,10 +803,11 @@ class PegServiceGetSupplyResponse(_message.Message):
         coverage: _builtins.str = ...,
         kaon_height: _builtins.int = ...,
         btc_height: _builtins.int = ...,
+        credits_halted: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["btc_height", b"btc_height", "coverage", b"coverage", "difference_sats", b"difference_sats", "kaon_height", b"kaon_height", "locked_sats", b"locked_sats", "pegin_in_flight_sats", b"pegin_in_flight_sats", "pegout_in_flight_sats", b"pegout_in_flight_sats", "reserve_sats", b"reserve_sats", "supply_sats", b"supply_sats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["btc_height", b"btc_height", "coverage", b"coverage", "credits_halted", b"credits_halted", "difference_sats", b"difference_sats", "kaon_height", b"kaon_height", "locked_sats", b"locked_sats", "pegin_in_flight_sats", b"pegin_in_flight_sats", "pegout_in_flight_sats", b"pegout_in_flight_sats", "reserve_sats", b"reserve_sats", "supply_sats", b"supply_sats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -891,3 +916,87 @@ class EpochGroup(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EpochGroup: _TypeAlias = EpochGroup  # noqa: Y015
+
+@_typing.final
+class GetNotarisedRequest(_message.Message):
+    """GetNotarisedRequest names a consensus-layer block."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    RECORD_ID_FIELD_NUMBER: _builtins.int
+    kaon_height: _builtins.int
+    """Its height, from 0."""
+    record_id: _builtins.bytes
+    """The 32-byte id of a record in it, for example of a kBTC transfer or a burn; heartbeats and votes are forgotten."""
+    def __init__(
+        self,
+        *,
+        kaon_height: _builtins.int = ...,
+        record_id: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kaon_height", b"kaon_height", "record_id", b"record_id", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kaon_height", b"kaon_height", "record_id", b"record_id", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["kaon_height", "record_id"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___GetNotarisedRequest: _TypeAlias = GetNotarisedRequest  # noqa: Y015
+
+@_typing.final
+class GetNotarisedResponse(_message.Message):
+    """GetNotarisedResponse says how deep the block is, by delayed proof of work's rule for exchanges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    FINAL_KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    RAW_CONFIRMATIONS_FIELD_NUMBER: _builtins.int
+    CONFIRMATIONS_FIELD_NUMBER: _builtins.int
+    IS_NOTARISED_FIELD_NUMBER: _builtins.int
+    NOTARISED_KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    NOTARISED_BLOCK_HASH_FIELD_NUMBER: _builtins.int
+    TXID_FIELD_NUMBER: _builtins.int
+    BTC_CONFIRMATIONS_FIELD_NUMBER: _builtins.int
+    kaon_height: _builtins.int
+    """The block's height."""
+    final_kaon_height: _builtins.int
+    """The last final height of this answer."""
+    raw_confirmations: _builtins.int
+    """Final blocks from it on, its own included."""
+    confirmations: _builtins.int
+    """1 until the block is notarised, then `raw_confirmations`; always that where nothing is notarised."""
+    is_notarised: _builtins.bool
+    """Whether a booked sweep notarises it and has the confirmations that bury it now."""
+    notarised_kaon_height: _builtins.int
+    """The lowest notarised height at or above it; absent while no booked sweep notarises one."""
+    notarised_block_hash: _builtins.bytes
+    """The hash of the block notarised, 32 bytes."""
+    txid: _builtins.str
+    """The sweep that notarises it."""
+    btc_confirmations: _builtins.int
+    """The sweep's confirmations on Bitcoin now; 0 while no block holds it."""
+    def __init__(
+        self,
+        *,
+        kaon_height: _builtins.int = ...,
+        final_kaon_height: _builtins.int = ...,
+        raw_confirmations: _builtins.int = ...,
+        confirmations: _builtins.int = ...,
+        is_notarised: _builtins.bool = ...,
+        notarised_kaon_height: _builtins.int | None = ...,
+        notarised_block_hash: _builtins.bytes = ...,
+        txid: _builtins.str = ...,
+        btc_confirmations: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_notarised_kaon_height", b"_notarised_kaon_height", "notarised_kaon_height", b"notarised_kaon_height"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_notarised_kaon_height", b"_notarised_kaon_height", "btc_confirmations", b"btc_confirmations", "confirmations", b"confirmations", "final_kaon_height", b"final_kaon_height", "is_notarised", b"is_notarised", "kaon_height", b"kaon_height", "notarised_block_hash", b"notarised_block_hash", "notarised_kaon_height", b"notarised_kaon_height", "raw_confirmations", b"raw_confirmations", "txid", b"txid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__notarised_kaon_height: _TypeAlias = _typing.Literal["notarised_kaon_height"]  # noqa: Y015
+    _WhichOneofArgType__notarised_kaon_height: _TypeAlias = _typing.Literal["_notarised_kaon_height", b"_notarised_kaon_height"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__notarised_kaon_height) -> _WhichOneofReturnType__notarised_kaon_height | None: ...
+
+Global___GetNotarisedResponse: _TypeAlias = GetNotarisedResponse  # noqa: Y015

@@ -86,6 +86,11 @@ class PegServiceStub:
                 request_serializer=pegbridge_dot_v1_dot_peg__pb2.PegServiceGetEpochRequest.SerializeToString,
                 response_deserializer=pegbridge_dot_v1_dot_peg__pb2.PegServiceGetEpochResponse.FromString,
                 _registered_method=True)
+        self.GetNotarised = channel.unary_unary(
+                '/pegbridge.v1.PegService/GetNotarised',
+                request_serializer=pegbridge_dot_v1_dot_peg__pb2.GetNotarisedRequest.SerializeToString,
+                response_deserializer=pegbridge_dot_v1_dot_peg__pb2.GetNotarisedResponse.FromString,
+                _registered_method=True)
 
 
 class PegServiceServicer:
@@ -163,6 +168,15 @@ class PegServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetNotarised(self, request, context):
+        """How deep any consensus-layer block is, and the Bitcoin transaction that buries it. Here and not in ConsensusService,
+        because a consensus node need not have a Bitcoin node beside it. `peg notarised` answers the same without believing
+        anybody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PegServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -215,6 +229,11 @@ def add_PegServiceServicer_to_server(servicer, server):
                     servicer.GetEpoch,
                     request_deserializer=pegbridge_dot_v1_dot_peg__pb2.PegServiceGetEpochRequest.FromString,
                     response_serializer=pegbridge_dot_v1_dot_peg__pb2.PegServiceGetEpochResponse.SerializeToString,
+            ),
+            'GetNotarised': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNotarised,
+                    request_deserializer=pegbridge_dot_v1_dot_peg__pb2.GetNotarisedRequest.FromString,
+                    response_serializer=pegbridge_dot_v1_dot_peg__pb2.GetNotarisedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -489,6 +508,33 @@ class PegService:
             '/pegbridge.v1.PegService/GetEpoch',
             pegbridge_dot_v1_dot_peg__pb2.PegServiceGetEpochRequest.SerializeToString,
             pegbridge_dot_v1_dot_peg__pb2.PegServiceGetEpochResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNotarised(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pegbridge.v1.PegService/GetNotarised',
+            pegbridge_dot_v1_dot_peg__pb2.GetNotarisedRequest.SerializeToString,
+            pegbridge_dot_v1_dot_peg__pb2.GetNotarisedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,11 @@ class PegServiceStub:
     """The money identity as the coordinator's replica of the ledger has it."""
     GetEpoch: _grpc.UnaryUnaryMultiCallable[_peg_pb2.PegServiceGetEpochRequest, _peg_pb2.PegServiceGetEpochResponse]
     """An epoch as the coordinator's replica of the ledger has it."""
+    GetNotarised: _grpc.UnaryUnaryMultiCallable[_peg_pb2.GetNotarisedRequest, _peg_pb2.GetNotarisedResponse]
+    """How deep any consensus-layer block is, and the Bitcoin transaction that buries it. Here and not in ConsensusService,
+    because a consensus node need not have a Bitcoin node beside it. `peg notarised` answers the same without believing
+    anybody.
+    """
 
 @_typing.type_check_only
 class PegServiceAsyncStub(PegServiceStub):
@@ -83,6 +88,11 @@ class PegServiceAsyncStub(PegServiceStub):
     """The money identity as the coordinator's replica of the ledger has it."""
     GetEpoch: _aio.UnaryUnaryMultiCallable[_peg_pb2.PegServiceGetEpochRequest, _peg_pb2.PegServiceGetEpochResponse]  # type: ignore[assignment]
     """An epoch as the coordinator's replica of the ledger has it."""
+    GetNotarised: _aio.UnaryUnaryMultiCallable[_peg_pb2.GetNotarisedRequest, _peg_pb2.GetNotarisedResponse]  # type: ignore[assignment]
+    """How deep any consensus-layer block is, and the Bitcoin transaction that buries it. Here and not in ConsensusService,
+    because a consensus node need not have a Bitcoin node beside it. `peg notarised` answers the same without believing
+    anybody.
+    """
 
 class PegServiceServicer(metaclass=_abc_1.ABCMeta):
     """PegService is what users talk to. It holds no secret and is trusted with nothing: invoices are records on the consensus
@@ -168,5 +178,16 @@ class PegServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_peg_pb2.PegServiceGetEpochResponse, _abc.Awaitable[_peg_pb2.PegServiceGetEpochResponse]]:
         """An epoch as the coordinator's replica of the ledger has it."""
+
+    @_abc_1.abstractmethod
+    def GetNotarised(
+        self,
+        request: _peg_pb2.GetNotarisedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_peg_pb2.GetNotarisedResponse, _abc.Awaitable[_peg_pb2.GetNotarisedResponse]]:
+        """How deep any consensus-layer block is, and the Bitcoin transaction that buries it. Here and not in ConsensusService,
+        because a consensus node need not have a Bitcoin node beside it. `peg notarised` answers the same without believing
+        anybody.
+        """
 
 def add_PegServiceServicer_to_server(servicer: PegServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

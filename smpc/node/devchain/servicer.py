@@ -14,8 +14,11 @@ from smpc.errors import Conflict, InvalidInput, NotFound, Refused
 from smpc.host.gates import Access
 from smpc.host.peer import PeerRole, require_peer
 from smpc.node.devchain.chain import DevChain
+from smpc.protocol.arming_records import ArmingRecorded
 from smpc.protocol.attestations import CheckpointVote, Heartbeat
+from smpc.protocol.ceremony_records import CeremonyFault, HostKeyAnnounced
 from smpc.protocol.codec import decode, decode_variant
+from smpc.protocol.end_records import ChallengeRaised, IntentDead, IntentWithdrawn
 from smpc.protocol.ledger_views import (
     KaonTip,
     RecordedEntry,
@@ -30,16 +33,19 @@ from smpc.protocol.records import (
     BurnCancelled,
     BurnRaised,
     BurnRequested,
-    ChallengeRaised,
     GroupKeyRecorded,
-    HostKeyAnnounced,
-    IntentDead,
     IntentRecorded,
-    IntentWithdrawn,
     InvoicesRecorded,
     KaonBlock,
     PreimageConfirmed,
     Record,
+)
+from smpc.protocol.verdict_records import (
+    AbsenceVote,
+    EvidenceRecorded,
+    PreimageRevealed,
+    RejectionSigned,
+    ServiceComplaint,
 )
 from smpc.types import AccountKey, EpochNumber, IntentId, KaonHeight, RecordId
 from smpc.wire import consensus as wire
@@ -57,16 +63,26 @@ MAX_PAGE_BLOCKS: Final = 1_000
 
 _ACCOUNT: Final[frozenset[type[Any]]] = frozenset({AccountTransfer, BurnRequested, BurnCancelled, BurnRaised})
 _GROUPS: Final[frozenset[type[Any]]] = frozenset(
-    {GroupKeyRecorded, IntentRecorded, BookingRecorded, IntentWithdrawn, IntentDead}
+    {GroupKeyRecorded, IntentRecorded, BookingRecorded, IntentWithdrawn, IntentDead, CeremonyFault, ArmingRecorded}
 )
 _MEMBER: Final[frozenset[type[Any]]] = frozenset(
-    {HostKeyAnnounced, PreimageConfirmed, ChallengeRaised, Heartbeat, CheckpointVote}
+    {
+        HostKeyAnnounced,
+        PreimageConfirmed,
+        ChallengeRaised,
+        Heartbeat,
+        CheckpointVote,
+        ServiceComplaint,
+        AbsenceVote,
+    }
 )
+_EXECUTION: Final[frozenset[type[Any]]] = frozenset({EvidenceRecorded, PreimageRevealed, RejectionSigned})
+"""What shows by itself that it is right: whoever executes an emergency or knows of an offence brings it."""
 
 SUBMITTERS: Final[Mapping[PeerRole, frozenset[type[Any]]]] = {
-    PeerRole.PARTICIPANT: _MEMBER | _GROUPS | _ACCOUNT,
-    PeerRole.COORDINATOR: _GROUPS | _ACCOUNT | {InvoicesRecorded},
-    PeerRole.OPERATOR: _ACCOUNT,
+    PeerRole.PARTICIPANT: _MEMBER | _GROUPS | _EXECUTION | _ACCOUNT,
+    PeerRole.COORDINATOR: _GROUPS | _EXECUTION | _ACCOUNT | {InvoicesRecorded},
+    PeerRole.OPERATOR: _EXECUTION | _ACCOUNT,
     PeerRole.USER: _ACCOUNT,
     PeerRole.CONSENSUS: frozenset(),
 }

@@ -1,0 +1,52 @@
+"""Follows a peg-in, a peg-out or a sweep to its end, mining a Bitcoin block whenever only a block brings it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from coordinator.demo.stage import Stage
+from smpc.errors import Unavailable
+
+BOOKED: Final = "booked"
+REFUNDED: Final = "refunded"
+OUT_OF_BOUNDS: Final = "out_of_bounds"
+
+PATIENCE_SECONDS: Final = 90.0
+"""How long any single thing may take before the demonstration gives up."""
+
+_MINED_WHEN: Final = frozenset({"requested", "seen", "maturing", "transferring", "broadcast", "confirmed", "refunding"})
+"""States that a Bitcoin block ends; a requested peg-out waits for a vault output to have rested."""
+
+Look = Callable[[], dict[str, Any]]
+
+
+def follow(stage: Stage, words: tuple[str, ...], what: str, final: str) -> dict[str, Any]:
+    """Follow what a status command shows until its state is `final`; the last answer."""
+    return follow_state(stage, lambda: stage.peg(*words, quiet=True), what, final)
+
+
+def follow_state(stage: Stage, look: Look, what: str, final: str) -> dict[str, Any]:
+    """Follow whatever `look` returns, with `state`, `waiting_for` and its transactions, until its state is `final`."""
+    latest: dict[str, Any] = {}
+
+    def see() -> tuple[bool, str]:
+        latest.update(look())
+        state, waiting = latest["state"], latest["waiting_for"]
+        if state in _MINED_WHEN and _is_in_a_block_or_mempool(stage, latest):
+            stage.peg("devnet", "mine", "1", quiet=True)
+        return state == final, f"{state}, waiting for {waiting}" if waiting else state
+
+    stage.wait(what, see, PATIENCE_SECONDS)
+    return latest
+
+
+def _is_in_a_block_or_mempool(stage: Stage, item: dict[str, Any]) -> bool:
+    """Tell whether the node has everything that the next block should hold."""
+    txids = set(item.get("txids", [])[-1:]) | {output["transfer_txid"] for output in item.get("outputs", [])}
+    try:
+        for txid in txids - {None}:
+            stage.bitcoin("getrawtransaction", txid)
+    except Unavailable:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The second demonstration: a Validator group turns malicious, and its BTC leaves it."""

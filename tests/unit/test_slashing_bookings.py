@@ -1,0 +1,214 @@
+"""Stories about booking what no intent says: an executed emergency, and a loss; `confirmations` deep, once, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from slashing.bookings import is_unrecorded, review_unrecorded_booking
+from slashing.bundle import list_bundles
+from smpc.bitcoin.transaction import Transaction, TxIn, TxOut
+from smpc.node.ports import TransactionStatus
+from smpc.protocol.emergency import ANCHOR_VALUE, Rung
+from smpc.protocol.facts import BookingFacts, TransactionFacts
+from smpc.protocol.intents import Booking
+from smpc.protocol.pod_messages import BookingSubject, CommitRequest, Envelope, Refusal
+from smpc.types import BlockHash, BtcHeight, EpochNumber, GroupId, Outpoint, Purpose, Role, Sats, Script, Txid
+from tests.property.test_pegin_review import iter_field_changes
+from tests.support.armed_world import ArmedWorld, arm_deposit
+from tests.support.flow_world import find_rule
+from tests.support.groups import EPOCH
+from tests.support.pod_world import PodWorld
+
+VALUES = (500_000, 600_000)
+ACTIVE = EpochNumber(1)
+
+
+@pytest.fixture
+def world() -> ArmedWorld:
+    world = ArmedWorld.released(*VALUES)
+    world.chain.epoch = world.turning.keyed[ACTIVE]
+    return world
+
+
+def facts_of(
+    world: ArmedWorld, booking: Booking, spends: Sequence[Outpoint], *, confirmations: int = 3
+) -> BookingFacts:
+    """Gather what an honest member of the active V knows of a mined transaction that no intent names."""
+    group = GroupId(booking.epoch, Role.VALIDATOR)
+    session = world.session(Purpose.BOOKING, booking.digest)
+    header = replace(session.header, group=group)
+    return BookingFacts(
+        session=replace(session, header=header, claimed_id=header.session_id, own_group=group),
+        node=world.node,
+        final_height=world.ledger.height,
+        transaction=TransactionFacts(
+            booking.txid, tuple(spends), confirmations, BtcHeight(190), tuple(find_leaf(world, item) for item in spends)
+        ),
+    )
+
+
+def find_leaf(world: ArmedWorld, outpoint: Outpoint) -> Script:
+    """Return what spending an output by its emergency reveals."""
+    bundles = list_bundles(world.ledger, outpoint)
+    return bundles[-1].emergency.leaf if bundles else Script(b"")
+
+
+def judge(world: ArmedWorld, booking: Booking, facts: BookingFacts) -> tuple[str, str]:
+    return find_rule(review_unrecorded_booking(world.ledger, facts, booking))
+
+
+def find_rung(world: ArmedWorld, outpoint: Outpoint, place: int = 0) -> Rung:
+    (bundle,) = list_bundles(world.ledger, outpoint)
+    return bundle.emergency.rungs[place]
+
+
+def book_emergency(world: ArmedWorld, place: int = 0) -> tuple[Outpoint, Booking]:
+    outpoint = min(world.ledger.vault)
+    rung = find_rung(world, outpoint, place)
+    return outpoint, world.ledger.judgements.compute_emergency_booking(outpoint, rung.transaction.txid)
+
+
+def book_loss(world: ArmedWorld, count: int = 2) -> tuple[tuple[Outpoint, ...], Booking]:
+    outpoints = tuple(sorted(world.ledger.vault))[:count]
+    return outpoints, world.ledger.judgements.compute_loss_booking(outpoints, Txid(b"\x07" * 32))
+
+
+# -------------------------------------------------------------- emergencies
+
+
+@pytest.mark.parametrize(("confirmations", "expected"), [(3, ("", "")), (2, ("V70", "NOT_DEEP_ENOUGH"))])
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_emergency_is_booked_at_confirmations_and_not_one_before(
+    world: ArmedWorld, confirmations: int, expected: tuple[str, str], place: int
+) -> None:
+    outpoint, booking = book_emergency(world, place)
+    assert is_unrecorded(world.ledger, booking)
+    assert judge(world, booking, facts_of(world, booking, [outpoint], confirmations=confirmations)) == expected
+
+
+def test_the_ledger_takes_what_the_review_accepts_and_neither_does_so_twice(world: ArmedWorld) -> None:
+    outpoint, booking = book_emergency(world)
+    facts = facts_of(world, booking, [outpoint])
+    assert judge(world, booking, facts) == ("", "")
+    before = world.ledger.vault_total
+    world.chain.add(world.turning.sign_booking(booking))
+    rung = find_rung_by(world, outpoint, booking)
+    assert before - world.ledger.vault_total == rung.fee + ANCHOR_VALUE
+    assert outpoint not in world.ledger.vault
+    assert judge(world, booking, facts_of(world, booking, [outpoint])) == ("V70", "ALREADY_BOOKED")
+
+
+def find_rung_by(world: ArmedWorld, outpoint: Outpoint, booking: Booking) -> Rung:
+    found = world.ledger.judgements.find_emergency(outpoint, booking.txid)
+    assert found is not None
+    return found[1]
+
+
+def test_every_single_field_change_of_an_emergencys_booking_is_refused(world: ArmedWorld) -> None:
+    outpoint, booking = book_emergency(world)
+    for changed in iter_field_changes(booking):
+        facts = facts_of(world, booking, [outpoint])
+        header = replace(facts.session.header, subject=changed.digest)
+        session = replace(facts.session, header=header, claimed_id=header.session_id)
+        assert judge(world, changed, replace(facts, session=session)) != ("", ""), changed
+
+
+def test_an_emergency_that_my_node_does_not_have_is_not_booked(world: ArmedWorld) -> None:
+    outpoint, booking = book_emergency(world)
+    facts = facts_of(world, booking, [outpoint])
+    assert judge(world, booking, replace(facts, transaction=None)) == ("V70", "NOT_MINED")
+    assert facts.transaction is not None
+    other = replace(facts.transaction, txid=Txid(b"\x09" * 32))
+    assert judge(world, booking, replace(facts, transaction=other)) == ("V70", "NOT_MINED")
+    unmined = replace(facts.transaction, height=None)
+    assert judge(world, booking, replace(facts, transaction=unmined)) == ("V70", "NOT_MINED")
+
+
+def test_a_deposit_moved_by_an_emergency_is_credited() -> None:
+    world = ArmedWorld.filled()
+    parent, _ = arm_deposit(world, 500_000)
+    world.record(parent)
+    world.release()
+    world.chain.epoch = world.turning.keyed[ACTIVE]
+    (deposit,) = parent.intent.outpoints
+    rung = find_rung(world, deposit)
+    booking = world.ledger.judgements.compute_emergency_booking(deposit, rung.transaction.txid)
+    assert [credit.outpoint for credit in booking.credits] == [deposit]
+    assert judge(world, booking, facts_of(world, booking, [deposit])) == ("", "")
+    assert judge(world, booking, facts_of(world, booking, [])) == ("V70", "BOOKING_MISMATCH")
+    world.chain.add(world.turning.sign_booking(booking))
+    assert world.ledger.credited[deposit] == booking.txid
+    assert judge(world, booking, facts_of(world, booking, [deposit])) == ("V70", "ALREADY_BOOKED")
+
+
+def test_without_a_release_no_emergency_is_booked() -> None:
+    world = ArmedWorld.released(*VALUES)
+    _, booking = book_emergency(world)
+    calm = ArmedWorld.filled(*VALUES)
+    assert not is_unrecorded(calm.ledger, booking)
+
+
+def test_a_convicted_epoch_books_nothing_of_its_own(world: ArmedWorld) -> None:
+    outpoint, booking = book_emergency(world)
+    own = replace(booking, epoch=EPOCH)
+    assert judge(world, own, facts_of(world, own, [outpoint]))[0] == "V06"
+
+
+# -------------------------------------------------------------- losses
+
+
+@pytest.mark.parametrize(("confirmations", "expected"), [(3, ("", "")), (2, ("V70", "NOT_DEEP_ENOUGH"))])
+def test_a_loss_is_booked_at_confirmations_and_not_one_before(
+    world: ArmedWorld, confirmations: int, expected: tuple[str, str]
+) -> None:
+    outpoints, booking = book_loss(world)
+    assert is_unrecorded(world.ledger, booking)
+    foreign = Outpoint(Txid(b"\x08" * 32), 1)
+    facts = facts_of(world, booking, [*outpoints, foreign], confirmations=confirmations)
+    assert judge(world, booking, facts) == expected
+
+
+def test_a_loss_names_all_the_booked_outputs_that_the_transaction_took_and_no_others(world: ArmedWorld) -> None:
+    outpoints, booking = book_loss(world)
+    every = sorted(world.ledger.vault)
+    assert judge(world, booking, facts_of(world, booking, every[:1])) == ("V70", "BOOKING_MISMATCH")
+    assert judge(world, booking, facts_of(world, booking, every[:3])) == ("V70", "BOOKING_MISMATCH")
+    assert judge(world, booking, facts_of(world, booking, outpoints)) == ("", "")
+    world.chain.add(world.turning.sign_booking(booking))
+    assert not set(outpoints) & set(world.ledger.vault)
+
+
+def test_an_emergency_and_a_recorded_transaction_are_no_losses(world: ArmedWorld) -> None:
+    outpoint, emergency = book_emergency(world)
+    _, loss = book_loss(world, 1)
+    for txid in (emergency.txid, next(iter(world.ledger.intents.values())).intent.txid):
+        lie = replace(loss, txid=txid)
+        assert judge(world, lie, facts_of(world, lie, [outpoint]))[0] == "V70"
+
+
+# -------------------------------------------------------------- pods
+
+
+async def test_a_pod_signs_the_booking_of_what_its_own_node_has_deep_enough(world: ArmedWorld, tmp_path: Path) -> None:
+    pods = PodWorld(world, tmp_path, roles=(Role.VALIDATOR,))
+    pod = pods.pods[Role.VALIDATOR, 0]
+    emergency, loss = book_emergency(world), book_loss(world, 1)
+    rung = find_rung_by(world, emergency[0], emergency[1])
+    theft = Transaction(2, (TxIn(loss[0][0], 0),), (TxOut(Sats(1_000), Script(b"\x51")),), 0)
+    stolen = world.ledger.judgements.compute_loss_booking(loss[0], theft.txid)
+    mined = rung.transaction.with_witnesses([(b"", find_leaf(world, emergency[0]), bytes(33))])
+    for booking, transaction in ((emergency[1], mined), (stolen, theft)):
+        for attempt, (depth, is_signed) in enumerate(((0, False), (2, False), (3, True))):
+            if depth:
+                pod.node.transactions[transaction.txid] = TransactionStatus(
+                    transaction.to_bytes(), depth, BlockHash(bytes(32)), BtcHeight(200), None
+                )
+            header = pods.header(Role.VALIDATOR, Purpose.BOOKING, booking.digest, attempt)
+            header = replace(header, group=GroupId(ACTIVE, Role.VALIDATOR))
+            letter = pods.letter("Commit", CommitRequest(header, BookingSubject(booking)))
+            answer = await pod.signer.commit(letter, 10.0)
+            assert isinstance(answer, Envelope if is_signed else Refusal), (depth, answer)
