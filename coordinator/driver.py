@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -17,9 +17,9 @@ import structlog
 
 from coordinator.ancestor_watch import AncestorWatch
 from coordinator.board import Board, Change
-from coordinator.chain_look import ChainLook, ChainMoved, ask_all
+from coordinator.chain_look import ChainLook, ChainMoved, Lookout, open_look
 from coordinator.deposit_watch import DepositWatch
-from coordinator.invariants import find_violations
+from coordinator.invariants import find_imbalance, find_vault_fault
 from coordinator.mempool.faults import StaleLease
 from coordinator.observer import Observer
 from coordinator.planner import Planner
@@ -42,7 +42,7 @@ from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import IntentEntry
 from smpc.protocol.machine import Transition, advance
 from smpc.protocol.session_checks import is_near_median
-from smpc.types import BtcHeight, FeeRate, IntentId, KaonHeight
+from smpc.types import BtcHeight, BurnId, FeeRate, IntentId, KaonHeight, Outpoint
 
 log = structlog.get_logger()
 
@@ -89,6 +89,7 @@ class Driver:
         self._paused = paused
         self._ancestors = AncestorWatch(node, feed, board)
         self._watch = DepositWatch(node, feed, view(), board, lambda: self._ancestors.outpoints)
+        self._lookout = Lookout(node, self._watch.scan_new_blocks, self._watch.has_scanned)
         self._lock = asyncio.Lock()
         self._woken = asyncio.Event()
         self._burials = BurialWatch(node)
@@ -122,21 +123,18 @@ class Driver:
     async def tick(self) -> bool:
         """Look once at everything; Halted when the chain contradicts the cursor.
 
-        A block that comes in the middle ends the look: whatever is concluded, is concluded from one chain. True when
-        the look came to its end.
+        What is concluded of a record, is concluded from one chain. True when the look came to its end; it does not
+        where blocks come faster than a single record is looked at, and goes on with the next tick.
         """
-        await self._watch.scan_new_blocks()
-        look = ChainLook(self._node, await self._node.fetch_tip())
-        if not self._watch.has_scanned(look.tip.block_hash):
-            return False
-        await self._watch.scan_mempool(look.tip.height)
-        await self._adopt_ledger()
         try:
-            await self._reconcile(look)
-            await self._ancestors.search(look)
-            await self._check_invariants(look)
+            look = await self._lookout.begin()
+            await self._watch.scan_mempool(look.tip.height)
+            await self._adopt_ledger()
+            await self._reconcile()
+            await self._ancestors.search(await self._lookout.open())
+            await self._check_invariants()
             if self.halted is None:
-                await self._propose(look)
+                await self._propose()
         except ChainMoved as moved:
             log.info("look.ended", reason=moved.message)
             return False
@@ -157,7 +155,7 @@ class Driver:
 
     async def plan_bump(self, intent: IntentId) -> None:
         """Open the batch that replaces a stuck one, if there is one to be had; later while nobody would endorse it."""
-        look = ChainLook(self._node, await self._node.fetch_tip())
+        look = await open_look(self._node)
         if not is_near_median(self._view(), look.tip.height):
             self._late_bumps.add(intent)
             return
@@ -211,31 +209,41 @@ class Driver:
         batch = self.board.batches.get(entry.intent.intent_id)
         return batch is None or batch.state is BatchState.ABANDONED
 
-    async def _reconcile(self, look: ChainLook) -> None:
+    async def _reconcile(self) -> None:
         """Bring batches, then deposits, then peg-outs up to what the chains say; each looks at those before it."""
-        board, observer = self.board, Observer(self._view(), self.board, look, self._ancestors)
-        batches = await ask_all(
-            [batch.intent_id for batch in board.open_batches()], lambda key: observer.view_batch(board.batches[key])
-        )
-        await look.require_current()
-        for intent, view in batches.items():
-            async with self._lock:
-                await self._settle(board.batches[intent], partial(_find_batch_event, view), batch_steps.step)
-        deposits = await ask_all(
-            [deposit.outpoint for deposit in board.open_deposits()],
-            lambda key: observer.view_deposit(board.deposits[key]),
-        )
-        await look.require_current()
-        for outpoint, place in deposits.items():
-            async with self._lock:
-                await self._settle(board.deposits[outpoint], partial(_find_deposit_event, place), deposit_steps.step)
-        pegouts = await ask_all(
-            [pegout.burn for pegout in board.open_pegouts()], lambda key: observer.view_pegout(board.pegouts[key])
-        )
-        await look.require_current()
-        for burn, paid in pegouts.items():
-            async with self._lock:
-                await self._settle(board.pegouts[burn], partial(_find_pegout_event, paid), pegout_steps.step)
+        board = self.board
+        batches = [batch.intent_id for batch in board.open_batches()]
+        async for seen in self._lookout.view_all(batches, self._see_batches):
+            for intent, view in seen.items():
+                async with self._lock:
+                    await self._settle(board.batches[intent], partial(_find_batch_event, view), batch_steps.step)
+        deposits = [deposit.outpoint for deposit in board.open_deposits()]
+        async for places in self._lookout.view_all(deposits, self._see_deposits):
+            for outpoint, place in places.items():
+                async with self._lock:
+                    await self._settle(
+                        board.deposits[outpoint], partial(_find_deposit_event, place), deposit_steps.step
+                    )
+        pegouts = [pegout.burn for pegout in board.open_pegouts()]
+        async for payments in self._lookout.view_all(pegouts, self._see_pegouts):
+            for burn, paid in payments.items():
+                async with self._lock:
+                    await self._settle(board.pegouts[burn], partial(_find_pegout_event, paid), pegout_steps.step)
+
+    def _see_batches(self, look: ChainLook) -> Callable[[IntentId], Awaitable[batch_view.BatchView]]:
+        observer = self._observe(look)
+        return lambda key: observer.view_batch(self.board.batches[key])
+
+    def _see_deposits(self, look: ChainLook) -> Callable[[Outpoint], Awaitable[deposit_steps.DepositView]]:
+        observer = self._observe(look)
+        return lambda key: observer.view_deposit(self.board.deposits[key])
+
+    def _see_pegouts(self, look: ChainLook) -> Callable[[BurnId], Awaitable[pegout_steps.PegOutView]]:
+        observer = self._observe(look)
+        return lambda key: observer.view_pegout(self.board.pegouts[key])
+
+    def _observe(self, look: ChainLook) -> Observer:
+        return Observer(self._view(), self.board, look, self._ancestors)
 
     async def _settle(
         self,
@@ -255,24 +263,24 @@ class Driver:
             log.info("record.moved", kind=type(record).__name__, state=record.state, by=type(event).__name__)
         return await self.board.write([Change(record, event, transition.effects)])
 
-    async def _propose(self, look: ChainLook) -> None:
+    async def _propose(self) -> None:
         """Open what is to be done, unless my tip is where members refuse theirs: they would only refuse (V02)."""
-        if not is_near_median(self._view(), look.tip.height):
+        tip = (await self._lookout.open()).tip
+        if not is_near_median(self._view(), tip.height):
             return
         while self._late_bumps:
             await self.plan_bump(self._late_bumps.pop())
-        planned = await self._planner().plan(look, await self._estimate())
-        await look.require_current()
-        for built in planned:
+        estimate = await self._estimate()
+        for built in await self._lookout.view(lambda look: self._planner().plan(look, estimate)):
             await self.open(built)
 
-    async def _check_invariants(self, look: ChainLook) -> None:
+    async def _check_invariants(self) -> None:
         """Make no new promise while what is booked is not on the chain; go on by itself when it is again (J11)."""
-        doubt = await self._burials.look(self._view())
-        violations = await find_violations(self._view(), look)
-        if doubt.reason:
-            violations = (f"{doubt.reason}: {doubt.describe()}", *violations)
-        await look.require_current()
+        ledger, doubt = self._view(), await self._burials.look(self._view())
+        violations = [f"{doubt.reason}: {doubt.describe()}"] if doubt.reason else []
+        violations += filter(None, [find_imbalance(ledger)])
+        async for faults in self._lookout.view_all(sorted(ledger.vault), partial(_judge_vault, ledger)):
+            violations += filter(None, faults.values())
         if violations and self.halted is None:
             self.halted = Halted(
                 violations[0], remedy="see `peg doctor`; nothing new is proposed until this holds again"
@@ -282,7 +290,8 @@ class Driver:
             self.halted = None
             log.info("bridge.resumed")
         if violations:
-            for raw in await list_lost_transactions(self._view(), self.board, look):
+            look = await self._lookout.open()
+            for raw in await list_lost_transactions(ledger, self.board, look):
                 with contextlib.suppress(BridgeError):
                     await self._node.broadcast(raw)
 
@@ -297,6 +306,10 @@ class Driver:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
         self._woken.clear()
+
+
+def _judge_vault(ledger: Ledger, look: ChainLook) -> Callable[[Outpoint], Awaitable[str]]:
+    return partial(find_vault_fault, ledger, look)
 
 
 def _find_batch_event(view: batch_view.BatchView, batch: Batch) -> BatchEvent | None:

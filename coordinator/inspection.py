@@ -21,9 +21,10 @@ from smpc.host.pki import read_expiry
 from smpc.node.ports import Finding, Verdict
 from smpc.params import PROTOCOL_VERSION
 from smpc.protocol.ledger import Ledger
+from smpc.protocol.ledger_bookings import TIP_TOLERANCE
 from smpc.protocol.ledger_state import EpochEntry
 from smpc.protocol.ledger_views import KaonTip
-from smpc.types import FeeRate, IdentityKey
+from smpc.types import BtcHeight, FeeRate, IdentityKey
 
 RENEW_BEFORE: Final = dt.timedelta(days=30)
 """A certificate that ends sooner is to be renewed."""
@@ -64,7 +65,8 @@ class Inspector:
         estimate = judge_estimate(self._outlook.pulse.estimate, self._outlook.ledger.params.fee_default)
         reserve = judge_reserve(self._outlook.ledger.reserve)
         ledger = self._outlook.ledger
-        money = (self._check_money(), reserve, *judge_coverage(ledger), *judge_verdicts(ledger), estimate)
+        heartbeats = judge_heartbeats(ledger.median_btc_height, self._outlook.tip)
+        money = (self._check_money(), reserve, *judge_coverage(ledger), *judge_verdicts(ledger), estimate, heartbeats)
         own = (self._check_standing(), self._check_certificate(), *money, *self._check_flows())
         slow = await _run_all(
             self._links.node.check_node(), self._check_store(), self._check_consensus(), self._check_pods()
@@ -228,6 +230,17 @@ def judge_estimate(estimate: FeeRate | None, default: FeeRate) -> Finding:
         detail = f"DEGRADED: the node estimates no fee, {default} sat/kvB at most are proposed"
         return Finding("bitcoind.estimate", Verdict.WARNING, detail, "it comes by itself once the node saw more blocks")
     return Finding("bitcoind.estimate", Verdict.OK, f"{estimate} sat/kvB")
+
+
+def judge_heartbeats(median: BtcHeight | None, tip: BtcHeight) -> Finding:
+    """Say when this coordinator's tip is not near the heartbeats' median: members refuse all it proposes then (V02)."""
+    if median is None:
+        return Finding("bitcoind.median", Verdict.OK, "no heartbeats of more than half of the stake")
+    detail = f"block {tip}, the heartbeats' median is block {median}"
+    if abs(tip - median) <= TIP_TOLERANCE:
+        return Finding("bitcoind.median", Verdict.OK, detail)
+    remedy = "nothing new is proposed until they agree; if it lasts, compare this bitcoind with others"
+    return Finding("bitcoind.median", Verdict.WARNING, detail, remedy)
 
 
 def judge_reserve(reserve: int) -> Finding:

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from coordinator.chain_look import ChainLook, ask_all
+from coordinator.chain_look import ChainLook
 from slashing.release import list_released_txids
 from smpc.protocol.ledger import Ledger
 from smpc.types import Outpoint
 
 
-async def find_violations(ledger: Ledger, look: ChainLook) -> tuple[str, ...]:
-    """Return what does not hold, one sentence each; nothing new is promised while there is anything.
+def find_imbalance(ledger: Ledger) -> str:
+    """Return by how much the money identity is off, in a sentence; empty while it holds.
 
-    The money identity holds on the ledger alone and is checked there after every record; it is looked at again here.
-    Beside it every booked vault output must be on my own chain, unspent or spent by a recorded transaction or an
-    emergency.
+    It holds on the ledger alone and is checked there after every record; it is looked at again here.
     """
-    found: list[str] = []
     difference = ledger.vault_total - ledger.supply - ledger.open_burns - ledger.reserve
-    if difference:
-        found.append(f"booked vault outputs differ from supply + open burns + reserve by {difference} sat")
-    entries = {outpoint: ledger.vault[outpoint] for outpoint in sorted(ledger.vault)}
-    outputs = await ask_all(entries, look.output)
-    for outpoint, output in outputs.items():
-        value = entries[outpoint].value
-        if output is not None and output.value != value:
-            found.append(f"vault output {outpoint} holds {output.value} sat, {value} are booked")
-        # A booking may have spent the entry while the node was asked: then it is no vault output any more.
-        if output is None and not await _is_spent_by_us(ledger, look, outpoint) and outpoint in ledger.vault:
-            found.append(f"vault output {outpoint} of {value} sat is not on the chain")
-    return tuple(found)
+    if not difference:
+        return ""
+    return f"booked vault outputs differ from supply + open burns + reserve by {difference} sat"
+
+
+async def find_vault_fault(ledger: Ledger, look: ChainLook, outpoint: Outpoint) -> str:
+    """Return what my own chain says against a booked vault output, in a sentence; empty when it agrees.
+
+    It must be there as it is booked, unspent or spent by a recorded transaction or an emergency.
+    """
+    entry = ledger.vault.get(outpoint)
+    if entry is None:
+        return ""
+    output = await look.output(outpoint)
+    if output is not None and output.value != entry.value:
+        return f"vault output {outpoint} holds {output.value} sat, {entry.value} are booked"
+    # A booking may have spent the entry while the node was asked: then it is no vault output any more.
+    if output is None and not await _is_spent_by_us(ledger, look, outpoint) and outpoint in ledger.vault:
+        return f"vault output {outpoint} of {entry.value} sat is not on the chain"
+    return ""
 
 
 async def _is_spent_by_us(ledger: Ledger, look: ChainLook, outpoint: Outpoint) -> bool:

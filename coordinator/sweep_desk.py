@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from coordinator.chain_look import ChainLook
+from coordinator.chain_look import ChainLook, conclude, open_look
 from coordinator.driver import FEE_TARGET_BLOCKS, Driver
 from coordinator.outlook import Outlook
 from coordinator.pause import PauseSwitch
@@ -136,7 +137,13 @@ class SweepDesk:
     async def _draft(self, epochs: list[EpochNumber], asked: FeeRate) -> tuple[SweepDraft, ...]:
         """Plan as the planner does: oldest epoch first, each burn with one sweep, all from one Bitcoin tip."""
         planner = self._open_planner(await self._find_quarantine())
-        look = ChainLook(self._node, await self._node.fetch_tip())
+        return await conclude(
+            partial(open_look, self._node), lambda look: self._draft_from(look, planner, epochs, asked)
+        )
+
+    async def _draft_from(
+        self, look: ChainLook, planner: SweepPlanner, epochs: list[EpochNumber], asked: FeeRate
+    ) -> tuple[SweepDraft, ...]:
         burns = [] if PEGOUT_FLOW in self._pause.paused else planner.list_burns()
         drafts: list[SweepDraft] = []
         for epoch in epochs:
@@ -144,7 +151,6 @@ class SweepDesk:
             drafts.append(self._complete(planner, plan, asked))
             if plan.built is not None:
                 burns = [burn for burn in burns if burn not in plan.built.intent.burns]
-        await look.require_current()
         return tuple(drafts)
 
     def _complete(self, planner: SweepPlanner, plan: SweepPlan, asked: FeeRate) -> SweepDraft:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from coordinator.outlook import Outlook
-from coordinator.waiting import describe_batch, describe_judged
+from coordinator.waiting import describe_batch, describe_heartbeats, describe_judged
 from pegin.invoice import InvoiceView, TermsRequest, build_invoice, build_refund, build_terms
 from pegin.invoice_life import Invoice, InvoiceState
 from pegin.lifecycle import Deposit, DepositState
@@ -195,6 +195,8 @@ def _refine(outlook: Outlook, summary: PegInSummary, deposits: Sequence[Deposit]
         return replace(summary, waiting_for=judged)
     intent = None if slowest is None else slowest.intent or _find_plan(outlook, slowest)
     detail = describe_batch(outlook, intent) if summary.waiting_for else ""
+    if slowest is not None and slowest.state is DepositState.MATURE and intent is None:
+        detail = describe_heartbeats(outlook)
     return replace(summary, waiting_for=detail or summary.waiting_for)
 
 
@@ -226,9 +228,10 @@ def view_pegout(outlook: Outlook, burn: BurnId) -> PegOutView:
         )
     record = outlook.board.pegouts.get(burn) or _imagine_pegout(outlook, entry)
     summary = summarise_pegout(outlook.ledger.params, entry, record, outlook.tip)
-    detail = describe_batch(outlook, record.intent) if summary.waiting_for else ""
+    is_unplanned = record.state is PegOutState.REQUESTED
+    detail = describe_heartbeats(outlook) if is_unplanned else describe_batch(outlook, record.intent)
     txids = summary.txids if record.mined is None else (record.mined,)
-    shown = replace(summary, txids=txids, waiting_for=detail or summary.waiting_for)
+    shown = replace(summary, txids=txids, waiting_for=summary.waiting_for and (detail or summary.waiting_for))
     return PegOutView(shown, entry.request.sender, entry.recorded)
 
 

@@ -11,6 +11,7 @@ from pegin.lifecycle import Deposit, DepositState
 from pegin.summary import describe_refund
 from smpc.protocol.batch import Batch, BatchState
 from smpc.protocol.intents import list_signing_roles
+from smpc.protocol.session_checks import is_near_median
 from smpc.types import IdentityKey, IntentId, Role
 
 _S = BatchState
@@ -45,6 +46,14 @@ def describe_batch(outlook: Outlook, intent: IntentId | None) -> str:
     if batch.state in _ROUNDS:
         return _describe_round(batch, outlook.progress.get(batch.intent_id), outlook.name_pod)
     return _TEXTS.get(batch.state, "")
+
+
+def describe_heartbeats(outlook: Outlook) -> str:
+    """Return that nothing is proposed until the heartbeats name blocks near this tip (V02); empty when they do."""
+    median = outlook.ledger.median_btc_height
+    if median is None or is_near_median(outlook.ledger, outlook.tip):
+        return ""
+    return f"heartbeats near block {outlook.tip}: their median is {median}, and members endorse nothing until then"
 
 
 def describe_judged(outlook: Outlook, deposit: Deposit) -> str:

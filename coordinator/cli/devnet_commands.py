@@ -50,7 +50,7 @@ async def bring_up(
         EmergencyMode | None,
         typer.Option(
             help="Whether emergencies are pre-signed before anything is recorded.",
-            show_default=str(EmergencyMode.OFF),
+            show_default="armed where epochs turn",
         ),
     ] = None,
     mine_every: Annotated[

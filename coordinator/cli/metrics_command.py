@@ -44,6 +44,9 @@ def build_metrics(data: dict[str, Any]) -> str:
     lines = [line for name, key, text in METRICS for line in _gauge(name, text, data[key])]
     if data["coverage"] is not None:
         lines += _gauge("peg_coverage_armed_ratio", "Armed value of the vault over all of it.", data["coverage"])
+    if data["heartbeats_btc_height"] is not None:
+        text = "Median Bitcoin height of the validators' heartbeats."
+        lines += _gauge("peg_heartbeats_bitcoin_height", text, data["heartbeats_btc_height"])
     lines += _gauge("peg_credits_halted", "1 while no deposit is credited.", int(data["credits_halted"] is not None))
     return "\n".join(lines)
 

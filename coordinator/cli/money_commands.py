@@ -145,6 +145,7 @@ async def fetch_supply(desk: Desk) -> dict[str, Any]:
         "credits_halted": reply.credits_halted or None,
         "kaon_height": reply.kaon_height,
         "btc_height": reply.btc_height,
+        "heartbeats_btc_height": reply.heartbeats_btc_height if reply.HasField("heartbeats_btc_height") else None,
     }
 
 

@@ -18,6 +18,9 @@ PATIENCE_SECONDS: Final = 90.0
 _MINED_WHEN: Final = frozenset({"requested", "seen", "maturing", "transferring", "broadcast", "confirmed", "refunding"})
 """States that a Bitcoin block ends; a requested peg-out waits for a vault output to have rested."""
 
+_PACED: Final = "requested"
+"""The state in which members must endorse first: they do while their nodes' tips are near the heartbeats' median."""
+
 Look = Callable[[], dict[str, Any]]
 
 
@@ -33,12 +36,20 @@ def follow_state(stage: Stage, look: Look, what: str, final: str) -> dict[str, A
     def see() -> tuple[bool, str]:
         latest.update(look())
         state, waiting = latest["state"], latest["waiting_for"]
-        if state in _MINED_WHEN and _is_in_a_block_or_mempool(stage, latest):
+        is_due = state in _MINED_WHEN and _is_in_a_block_or_mempool(stage, latest)
+        if is_due and (state != _PACED or _have_heartbeats_followed(stage)):
             stage.peg("devnet", "mine", "1", quiet=True)
         return state == final, f"{state}, waiting for {waiting}" if waiting else state
 
     stage.wait(what, see, PATIENCE_SECONDS)
     return latest
+
+
+def _have_heartbeats_followed(stage: Stage) -> bool:
+    """Tell whether one more block keeps the tip near what the validators' heartbeats say, as ten minutes would."""
+    supply = stage.peg("supply", quiet=True)
+    median = supply["heartbeats_btc_height"]
+    return median is None or supply["btc_height"] <= median
 
 
 def _is_in_a_block_or_mempool(stage: Stage, item: dict[str, Any]) -> bool:

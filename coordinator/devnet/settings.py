@@ -45,13 +45,10 @@ class DevnetOptions:
         finality: Finality | None = None,
         emergency: EmergencyMode | None = None,
     ) -> DevnetOptions:
-        """Return what was chosen, with defaults for the rest."""
-        return cls(
-            pods or DEFAULT_PODS,
-            block_millis or DEFAULT_BLOCK_MILLIS,
-            finality or DEFAULT_FINALITY,
-            emergency or EmergencyMode.OFF,
-        )
+        """Return what was chosen, with defaults for the rest: emergencies are armed wherever epochs turn."""
+        chosen = finality or DEFAULT_FINALITY
+        usual = EmergencyMode.ARMED if chosen is Finality.CHECKPOINTS else EmergencyMode.OFF
+        return cls(pods or DEFAULT_PODS, block_millis or DEFAULT_BLOCK_MILLIS, chosen, emergency or usual)
 
     def __post_init__(self) -> None:
         if not MIN_PODS <= self.pods <= MAX_PODS:

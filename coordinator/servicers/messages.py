@@ -117,6 +117,7 @@ def to_supply_message(outlook: Outlook, money: MoneyView) -> pb.PegServiceGetSup
         kaon_height=outlook.ledger.height,
         btc_height=outlook.tip,
         credits_halted=money.halt,
+        heartbeats_btc_height=ledger.median_btc_height,
     )
 
 

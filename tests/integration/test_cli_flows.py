@@ -55,6 +55,7 @@ SUPPLY_FIELDS = {
     "coverage",
     "kaon_height",
     "btc_height",
+    "heartbeats_btc_height",
 }
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 
 from coordinator.chain_look import ChainLook
-from coordinator.invariants import find_violations
 from pegout.lifecycle import PegOutState
 from smpc.bitcoin.transaction import Transaction, TxIn, TxOut
 from smpc.node.memory_bitcoin import MemoryBitcoin
@@ -17,6 +16,7 @@ from smpc.protocol.batch import BatchState
 from smpc.types import BurnId, Outpoint, Sats
 from tests.support.bridge_world import LEASE_MS, BridgeWorld, simulated
 from tests.support.chain import destination
+from tests.support.violations import find_violations
 
 MAX_WEIGHT = 400_000
 QUEUE = 500

@@ -17,6 +17,7 @@ SUPPLY: dict[str, Any] = {
     "credits_halted": "half of the vault is not armed",
     "kaon_height": 321,
     "btc_height": 123,
+    "heartbeats_btc_height": 121,
 }
 
 
@@ -35,10 +36,12 @@ def test_every_sum_coverage_and_a_halt_are_gauges() -> None:
     found = read(build_metrics(SUPPLY))
     assert {found[name] for name, key, _ in METRICS if key == "reserve_sats"} == {"-2"}
     assert all(found[name] == str(SUPPLY[key]) for name, key, _ in METRICS)
+    assert found["peg_heartbeats_bitcoin_height"] == "121"
     assert (found["peg_coverage_armed_ratio"], found["peg_credits_halted"]) == ("0.5000", "1")
 
 
 def test_where_nothing_is_armed_there_is_no_coverage_to_read() -> None:
-    found = read(build_metrics(SUPPLY | {"coverage": None, "credits_halted": None}))
+    found = read(build_metrics(SUPPLY | {"coverage": None, "credits_halted": None, "heartbeats_btc_height": None}))
     assert "peg_coverage_armed_ratio" not in found
+    assert "peg_heartbeats_bitcoin_height" not in found
     assert found["peg_credits_halted"] == "0"

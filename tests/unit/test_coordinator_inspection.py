@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.inspection import judge_estimate, judge_freshness, judge_reserve
+from coordinator.inspection import judge_estimate, judge_freshness, judge_heartbeats, judge_reserve
 from smpc.node.ports import Verdict
-from smpc.types import FeeRate
+from smpc.protocol.ledger_bookings import TIP_TOLERANCE
+from smpc.types import BtcHeight, FeeRate
 
 HOUR = 3_600_000
 LIMIT = 10_000
@@ -49,3 +50,14 @@ def test_a_reserve_below_zero_is_a_fault_with_its_remedy() -> None:
     negative = judge_reserve(-1)
     assert (negative.verdict, "credits halt" in negative.detail) == (Verdict.FAILED, True)
     assert "peg reserve pay-in" in negative.remedy
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_tip_away_from_the_heartbeats_is_a_warning_one_block_past_the_tolerance(sign: int) -> None:
+    median = BtcHeight(100)
+    near, away = (BtcHeight(median + sign * (TIP_TOLERANCE + more)) for more in (0, 1))
+    assert judge_heartbeats(median, near).verdict is Verdict.OK
+    warned = judge_heartbeats(median, away)
+    assert (warned.verdict, warned.remedy != "") == (Verdict.WARNING, True)
+    assert f"block {away}" in warned.detail
+    assert judge_heartbeats(None, away).verdict is Verdict.OK

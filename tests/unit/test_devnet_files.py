@@ -104,9 +104,9 @@ def test_too_few_pods_for_three_groups_or_too_many_for_a_machine_are_refused(pod
 
 
 def test_a_devnet_arms_only_where_its_epochs_turn() -> None:
-    assert DevnetOptions.choose() == DevnetOptions(emergency=EmergencyMode.OFF)
+    assert DevnetOptions.choose() == DevnetOptions(emergency=EmergencyMode.ARMED)
     assert DevnetOptions.choose(finality=Finality.DEPTH).emergency is EmergencyMode.OFF
-    assert DevnetOptions.choose(emergency=EmergencyMode.ARMED).emergency is EmergencyMode.ARMED
+    assert DevnetOptions.choose(emergency=EmergencyMode.OFF).emergency is EmergencyMode.OFF
     armed = DevnetOptions(finality=Finality.CHECKPOINTS, emergency=EmergencyMode.ARMED)
     assert armed != DevnetOptions(finality=Finality.CHECKPOINTS)
     with pytest.raises(InvalidInput, match="turn"):

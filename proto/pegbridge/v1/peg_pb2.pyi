@@ -771,6 +771,7 @@ class PegServiceGetSupplyResponse(_message.Message):
     KAON_HEIGHT_FIELD_NUMBER: _builtins.int
     BTC_HEIGHT_FIELD_NUMBER: _builtins.int
     CREDITS_HALTED_FIELD_NUMBER: _builtins.int
+    HEARTBEATS_BTC_HEIGHT_FIELD_NUMBER: _builtins.int
     supply_sats: _builtins.int
     """kBTC in accounts."""
     locked_sats: _builtins.int
@@ -791,6 +792,10 @@ class PegServiceGetSupplyResponse(_message.Message):
     """Bitcoin height of this answer."""
     credits_halted: _builtins.str
     """Why no deposit is credited now, for people; empty while deposits are credited."""
+    heartbeats_btc_height: _builtins.int
+    """The median Bitcoin height of the validators' heartbeats; absent while there is none. Members endorse nothing while
+    their own tip is more than two blocks away from it.
+    """
     def __init__(
         self,
         *,
@@ -804,12 +809,15 @@ class PegServiceGetSupplyResponse(_message.Message):
         kaon_height: _builtins.int = ...,
         btc_height: _builtins.int = ...,
         credits_halted: _builtins.str = ...,
+        heartbeats_btc_height: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_heartbeats_btc_height", b"_heartbeats_btc_height", "heartbeats_btc_height", b"heartbeats_btc_height"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["btc_height", b"btc_height", "coverage", b"coverage", "credits_halted", b"credits_halted", "difference_sats", b"difference_sats", "kaon_height", b"kaon_height", "locked_sats", b"locked_sats", "pegin_in_flight_sats", b"pegin_in_flight_sats", "pegout_in_flight_sats", b"pegout_in_flight_sats", "reserve_sats", b"reserve_sats", "supply_sats", b"supply_sats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heartbeats_btc_height", b"_heartbeats_btc_height", "btc_height", b"btc_height", "coverage", b"coverage", "credits_halted", b"credits_halted", "difference_sats", b"difference_sats", "heartbeats_btc_height", b"heartbeats_btc_height", "kaon_height", b"kaon_height", "locked_sats", b"locked_sats", "pegin_in_flight_sats", b"pegin_in_flight_sats", "pegout_in_flight_sats", b"pegout_in_flight_sats", "reserve_sats", b"reserve_sats", "supply_sats", b"supply_sats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__heartbeats_btc_height: _TypeAlias = _typing.Literal["heartbeats_btc_height"]  # noqa: Y015
+    _WhichOneofArgType__heartbeats_btc_height: _TypeAlias = _typing.Literal["_heartbeats_btc_height", b"_heartbeats_btc_height"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__heartbeats_btc_height) -> _WhichOneofReturnType__heartbeats_btc_height | None: ...
 
 Global___PegServiceGetSupplyResponse: _TypeAlias = PegServiceGetSupplyResponse  # noqa: Y015
 
