@@ -23,7 +23,7 @@ demo-emergency: bitcoind
 
 # The one command that says whether the tree is sound.
 test: lint bitcoind
-	$(PY) -m pytest -n $(PYTEST_JOBS) --dist loadgroup
+	$(PY) -m pytest -n $(PYTEST_JOBS) --dist loadscope
 
 lint: setup
 	$(PY) -m ruff format --check .
