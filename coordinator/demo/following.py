@@ -37,7 +37,7 @@ def follow_state(stage: Stage, look: Look, what: str, final: str) -> dict[str, A
         latest.update(look())
         state, waiting = latest["state"], latest["waiting_for"]
         is_due = state in _MINED_WHEN and _is_in_a_block_or_mempool(stage, latest)
-        if is_due and (state != _PACED or _have_heartbeats_followed(stage)):
+        if is_due and (state != _PACED or have_heartbeats_followed(stage)):
             stage.peg("devnet", "mine", "1", quiet=True)
         return state == final, f"{state}, waiting for {waiting}" if waiting else state
 
@@ -45,11 +45,11 @@ def follow_state(stage: Stage, look: Look, what: str, final: str) -> dict[str, A
     return latest
 
 
-def _have_heartbeats_followed(stage: Stage) -> bool:
+def have_heartbeats_followed(stage: Stage) -> bool:
     """Tell whether one more block keeps the tip near what the validators' heartbeats say, as ten minutes would."""
     supply = stage.peg("supply", quiet=True)
     median = supply["heartbeats_btc_height"]
-    return median is None or supply["btc_height"] <= median
+    return median is None or supply["btc_height"] <= median + 1
 
 
 def _is_in_a_block_or_mempool(stage: Stage, item: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from coordinator.demo.first_epoch import bring_validator_back, follow_peg_in, order_payments
-from coordinator.demo.following import BOOKED, PATIENCE_SECONDS, follow
+from coordinator.demo.following import BOOKED, PATIENCE_SECONDS, follow, have_heartbeats_followed
 from coordinator.demo.people import Person
 from coordinator.demo.stage import Stage
 from coordinator.demo.story import Story
@@ -99,7 +99,9 @@ def _follow_sweep(stage: Stage, story: Story, epoch: int) -> None:
     def look() -> tuple[bool, str]:
         latest.update(fetch_sweeps(stage, epoch))
         moving = [sweep for sweep in latest["sweeps"] if sweep["state"] not in _OVER]
-        if (not moving and latest["state"] == "waiting") or any(sweep["state"] in _ON_CHAIN for sweep in moving):
+        is_resting = not moving and latest["state"] == "waiting"
+        is_sent = any(sweep["state"] in _ON_CHAIN for sweep in moving)
+        if is_sent or (is_resting and have_heartbeats_followed(stage)):
             stage.peg("devnet", "mine", "1", quiet=True)
         waits = "; ".join(sorted({f"{sweep['state']}, waiting for {sweep['waiting_for']}" for sweep in moving}))
         return latest["state"] == SWEPT, waits or latest["state"]
