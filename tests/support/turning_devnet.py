@@ -34,7 +34,7 @@ from tests.support.picky_miner import PickyMiner
 T = TypeVar("T")
 
 OPTIONS: Final = DevnetOptions(pods=16, block_millis=200, finality=Finality.CHECKPOINTS)
-WAIT_SECONDS: Final = 150.0
+WAIT_SECONDS: Final = 240.0
 """How long anything may take on a busy machine; where nothing is amiss it takes a tenth."""
 
 
