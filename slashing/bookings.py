@@ -58,8 +58,7 @@ def _compute_expected(ledger: ReleasedBook, facts: BookingFacts, booking: Bookin
 def _judge_mined(review: Review, ledger: ReleasedBook, facts: BookingFacts, booking: Booking) -> None:
     """Judge that my node has that very transaction deep enough, and that it took just what the booking says.
 
-    Of a loss: all the booked outputs that it spends. A transaction is booked once, so what is left out now stays in the
-    books for ever.
+    Of a loss: all the booked outputs that it spends. What enters the books later is another loss of it.
     """
     mined = facts.transaction
     if mined is None or mined.height is None or mined.txid != booking.txid:

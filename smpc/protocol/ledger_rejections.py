@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from smpc.curve import verify_schnorr
 from smpc.errors import NotFound, Refused
@@ -153,8 +154,13 @@ def compute_loss_booking(
 ) -> Booking:
     """Return the booking of vault outputs that a transaction of no record spent for good: the reserve bears it.
 
-    NotFound when one of them is not booked; Refused (V70) when the transaction is recorded or an emergency.
+    NotFound when one of them is not booked; Refused when one stands twice (V13), or when the transaction is recorded or
+    an emergency (V70).
     """
+    twice = next((item for place, item in enumerate(outpoints) if item in outpoints[:place]), None)
+    if twice is not None:
+        text = f"the loss names vault output {twice} twice"
+        raise Refused(text, remedy="name each output once", rule="V13", code="DUPLICATE")
     missing = [item for item in outpoints if item not in tables.vault]
     if missing or not outpoints:
         raise NotFound(f"{missing[0] if missing else 'nothing'} is no booked vault output")
@@ -177,6 +183,21 @@ def compute_loss_booking(
         reserve_gain=Sats(0),
         reserve_loss=Sats(sum(tables.vault[item].value for item in outpoints)),
     )
+
+
+def is_further_loss(known: Booking, booking: Booking) -> bool:
+    """Tell whether a booking adds to what its transaction has booked: a loss of outputs that entered the books later.
+
+    Money is protected output by output: each leaves the vault once, whichever of the transaction's losses names it.
+    """
+    is_loss = booking.intent == known.intent == compute_loss_id(booking.network, booking.txid)
+    return is_loss and not set(known.vault_spent) & set(booking.vault_spent)
+
+
+def add_loss(known: Booking, further: Booking) -> Booking:
+    """Return what stands in the books of a transaction after a further loss of it: all that it took."""
+    spent = tuple(sorted((*known.vault_spent, *further.vault_spent)))
+    return replace(further, vault_spent=spent, reserve_loss=Sats(known.reserve_loss + further.reserve_loss))
 
 
 def compute_booking_without_intent(tables: LedgerTables, booking: Booking) -> Booking | None:
