@@ -92,11 +92,11 @@ def _list_matches(
 
 
 def list_emergencies(tables: LedgerTables, outpoint: Outpoint) -> tuple[Rung, ...]:
-    """Return every armed emergency of an output whose epoch is released; () of any other."""
+    """Return every armed emergency of an output whose epoch has them booked; () of any other."""
     return tuple(
         rung
         for item in tables.armings.get(outpoint, ())
-        if tables.epochs[item.epoch].released is not None
+        if is_booked_when_mined(tables, item.epoch)
         for rung in build_emergency(tables, item.epoch, item.output, Target(item.target, item.target_script)).rungs
     )
 
@@ -107,12 +107,28 @@ def compute_emergency_booking(
     """Return the one booking an emergency of `outpoint` can have, to be signed by the groups of `epoch`.
 
     `leaf` is the rejection leaf that the mined transaction revealed (`find_emergency`). Refused (V70) when it is no
-    armed emergency of a released epoch, or when the ledger does not hold the output any more.
+    armed emergency of an epoch whose emergencies are booked, or when the ledger does not hold the output any more.
     """
     found = find_emergency(tables, outpoint, txid, leaf)
-    if found is None or tables.epochs[found[0].epoch].released is None:
+    if found is None or not is_booked_when_mined(tables, found[0].epoch):
         raise Refused(f"{outpoint} has no released emergency of that txid", rule="V70", code="NOT_RELEASED")
     return _book_match(tables, outpoint, *found, epoch)
+
+
+def is_booked_when_mined(tables: LedgerTables, epoch: EpochNumber) -> bool:
+    """Tell whether an epoch's emergencies are booked: it is released, or its W is proven to have signed without that.
+
+    Such evidence releases its outputs as well (section 6, Emergency): W executes what E armed with the preimage from
+    any one member of E, and the BTC is where E said. Without evidence nobody accounts for it, so it stays refused.
+    """
+    return tables.epochs[epoch].released is not None or (epoch, Role.WITNESS) in tables.judgements.unauthorised
+
+
+def list_booked_when_mined(tables: LedgerTables) -> tuple[EpochNumber, ...]:
+    """Return the epochs whose emergencies are booked, ascending."""
+    judged = tables.judgements
+    named = {number for number, _ in (*judged.verdicts, *judged.unauthorised)}
+    return tuple(number for number in sorted(named) if is_booked_when_mined(tables, number))
 
 
 def _book_match(tables: LedgerTables, outpoint: Outpoint, item: ArmingEntry, rung: Rung, epoch: EpochNumber) -> Booking:
@@ -208,21 +224,17 @@ def compute_booking_without_intent(tables: LedgerTables, booking: Booking) -> Bo
     network, epoch = tables.params.network, booking.epoch
     if booking.intent == compute_loss_id(network, booking.txid):
         return compute_loss_booking(tables, booking.vault_spent, booking.txid, epoch)
-    released = (number for number, role in tables.judgements.verdicts if role is Role.VALIDATOR)
-    if all(booking.intent != compute_release_id(network, number) for number in released):
+    if all(booking.intent != compute_release_id(network, number) for number in list_booked_when_mined(tables)):
         return None
     outpoints = (*booking.vault_spent, *(credit.outpoint for credit in booking.credits))
     if len(outpoints) != 1:
         raise Refused("an emergency spends one output", rule="V70", code="WRONG_BOOKING")
     matches = _list_matches(tables, outpoints[0], booking.txid)
-    made = [_book_match(tables, outpoints[0], *match, epoch) for match in matches if _is_released(tables, match[0])]
+    booked = (match for match in matches if is_booked_when_mined(tables, match[0].epoch))
+    made = [_book_match(tables, outpoints[0], *match, epoch) for match in booked]
     if booking in made:
         return booking
     return made[0] if made else compute_emergency_booking(tables, outpoints[0], booking.txid, epoch)
-
-
-def _is_released(tables: LedgerTables, item: ArmingEntry) -> bool:
-    return tables.epochs[item.epoch].released is not None
 
 
 def _compute_credit(tables: LedgerTables, item: ArmingEntry) -> Credit:
