@@ -16,6 +16,7 @@ from smpc.protocol.ledger_armings import check_booking_armed
 from smpc.protocol.ledger_events import BurnMoved, DepositCredited, TransactionBooked
 from smpc.protocol.ledger_intents import end_intent, require_standing
 from smpc.protocol.ledger_rejections import add_loss, compute_booking_without_intent, is_further_loss
+from smpc.protocol.ledger_retired_armings import forget_credited
 from smpc.protocol.ledger_state import BurnStatus, EpochState, IntentStatus
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.notarisation import Burial
@@ -237,4 +238,5 @@ def _credit(tables: LedgerTables, booking: Booking, credit: Credit) -> None:
     balance = Sats(account.balance + credit.value - credit.fee_in)
     tables.put_account(credit.recipient, replace(account, balance=balance))
     tables.put(tables.credited, credit.outpoint, booking.txid)
+    forget_credited(tables, credit.outpoint)
     tables.events.append(DepositCredited(credit))

@@ -15,11 +15,14 @@ from slashing.bundle import list_bundles
 from slashing.release import find_release, list_released_txids
 from smpc.bitcoin.script import Leaf
 from smpc.errors import Refused
+from smpc.params import REGTEST
 from smpc.protocol.emergency import ANCHOR_VALUE, Rung
 from smpc.protocol.intents import Booking
 from smpc.protocol.ledger import Ledger
-from smpc.protocol.ledger_state import IntentStatus
+from smpc.protocol.ledger_state import EpochState, IntentStatus
+from smpc.protocol.records import RESERVE_ACCOUNT
 from smpc.protocol.verdict_records import EvidenceRecorded, compute_release_id
+from smpc.threshold.child_keys import VAULT_RANGE_START
 from smpc.types import EpochNumber, Network, Outpoint, Role, Sats, Txid
 from tests.support.armed_world import ArmedChain, ArmedWorld, arm_deposit
 from tests.support.groups import EPOCH
@@ -78,6 +81,13 @@ class Act:
 
 def act_of(world: ArmedWorld, at: int = 0) -> Act:
     return Act(world, sorted(world.ledger.vault)[at])
+
+
+def act_on_deposit(world: ArmedWorld) -> Act:
+    _, armings = arm_deposit(world, 600_000)
+    world.chain.add(*(world.armed.pre_sign(item) for item in armings))
+    outputs = (item.output for arming in armings for item in arming.emergencies)
+    return Act(world, next(item.outpoint for item in outputs if item.child < VAULT_RANGE_START))
 
 
 def refused(act: Act) -> str:
@@ -178,3 +188,24 @@ def test_a_deposit_that_w_moved_is_credited_and_its_transfer_is_dead() -> None:
     assert world.ledger.credited[act.outpoint] == act.rung.transaction.txid
     again = replace(act, place=1)
     assert act.chain.refusal(act.chain.sign_booking(again.compute())) == "CREDITED", "nor by another rung"
+
+
+def test_the_deposit_that_the_evidence_names_is_booked_even_when_its_epoch_is_over() -> None:
+    """While the reserve is negative credits halt, and the epoch's grace passes all the same."""
+    world = ArmedWorld.filled(150_000)
+    act = act_on_deposit(world)
+    rung = act.rung
+    act.accuse()
+    (vault,) = world.ledger.vault
+    loss = world.ledger.judgements.compute_loss_booking((vault,), Txid(b"\x66" * 32))
+    world.chain.add(act.chain.sign_booking(loss))
+    assert act.chain.refusal(act.chain.sign_booking(act.compute())) == "RESERVE_NEGATIVE"
+    expires = act.chain.entry(0).watched_until
+    assert expires is not None
+    act.chain.pulse(expires + REGTEST.confirmations + 1)
+    act.chain.skip(3)
+    assert act.chain.state(0) is EpochState.RETIRED
+    world.chain.add(world.chain.make_send("alice", RESERVE_ACCOUNT, -world.ledger.reserve))
+    act.book()
+    assert world.ledger.credited[act.outpoint] == rung.transaction.txid
+    assert act.outpoint not in world.ledger.armings
