@@ -273,4 +273,4 @@ def is_recorded(ledger: Ledger, outpoint: Outpoint, txid: Txid) -> bool:
         entry.intent.txid == txid and (entry.status.is_standing or entry.status is IntentStatus.BOOKED)
         for entry in ledger.intents.values()
     )
-    return is_intent or ledger.judgements.find_emergency(outpoint, txid) is not None
+    return is_intent or ledger.judgements.is_emergency(outpoint, txid)

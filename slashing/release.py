@@ -97,7 +97,7 @@ def list_released_txids(ledger: ReleasedBook, outpoint: Outpoint) -> tuple[Txid,
     return tuple(
         rung.transaction.txid
         for item in reversed(ledger.armings.get(outpoint, ()))
-        if ledger.judgements.is_booked_when_mined(item.epoch)
+        if ledger.judgements.is_booked_when_mined(item.epoch) and ledger.judgements.reaches_target(item)
         for rung in build_bundle(ledger, item).emergency.rungs
     )
 

@@ -113,6 +113,14 @@ class JudgementView:
         """Return the epochs whose emergencies are booked, ascending."""
         return ledger_rejections.list_booked_when_mined(self._tables)
 
+    def reaches_target(self, item: ArmingEntry) -> bool:
+        """Tell whether what an arming pays are its target's keys: an emergency that pays others is a theft."""
+        return ledger_rejections.reaches_target(self._tables, item)
+
+    def is_emergency(self, outpoint: Outpoint, txid: Txid) -> bool:
+        """Tell whether a transaction is an armed emergency of an output that reaches its target."""
+        return ledger_rejections.is_emergency(self._tables, outpoint, txid)
+
     def is_released_emergency(self, outpoint: Outpoint, txid: Txid) -> bool:
         """Tell whether a transaction is an armed emergency of an output, of an epoch that has them booked."""
         found = self.find_emergency(outpoint, txid)

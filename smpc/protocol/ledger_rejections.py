@@ -66,6 +66,19 @@ def is_usable(tables: LedgerTables, item: ArmingEntry) -> bool:
     return judge_target(tables, item) in {None, ArmingFault.TARGET_PARKED}
 
 
+def reaches_target(tables: LedgerTables, item: ArmingEntry) -> bool:
+    """Tell whether what an arming pays are its target's keys, so that the vault output it makes can be spent.
+
+    W signs none else; one that is sent all the same, to a standby group that was keyed anew since, is a theft.
+    """
+    return judge_target(tables, item) not in {ArmingFault.TARGET_REKEYED, ArmingFault.TARGET_RETIRED}
+
+
+def is_emergency(tables: LedgerTables, outpoint: Outpoint, txid: Txid) -> bool:
+    """Tell whether a transaction is an armed emergency of an output that reaches its target."""
+    return any(reaches_target(tables, item) for item, _ in _list_matches(tables, outpoint, txid))
+
+
 def find_emergency(
     tables: LedgerTables, outpoint: Outpoint, txid: Txid, leaf: Script | None = None
 ) -> tuple[ArmingEntry, Rung] | None:
@@ -107,7 +120,8 @@ def compute_emergency_booking(
     """Return the one booking an emergency of `outpoint` can have, to be signed by the groups of `epoch`.
 
     `leaf` is the rejection leaf that the mined transaction revealed (`find_emergency`). Refused (V70) when it is no
-    armed emergency of an epoch whose emergencies are booked, or when the ledger does not hold the output any more.
+    armed emergency of an epoch whose emergencies are booked, when it pays keys that its target does not have, or when
+    the ledger does not hold the output any more.
     """
     found = find_emergency(tables, outpoint, txid, leaf)
     if found is None or not is_booked_when_mined(tables, found[0].epoch):
@@ -132,6 +146,9 @@ def list_booked_when_mined(tables: LedgerTables) -> tuple[EpochNumber, ...]:
 
 
 def _book_match(tables: LedgerTables, outpoint: Outpoint, item: ArmingEntry, rung: Rung, epoch: EpochNumber) -> Booking:
+    if not reaches_target(tables, item):
+        text = f"the emergency of {outpoint} pays keys that epoch {item.target} does not have"
+        raise Refused(text, remedy="book a vault output as a loss", rule="V70", code="TARGET_LOST")
     txid = rung.transaction.txid
     is_vault = item.output.child >= VAULT_RANGE_START
     cost = rung.fee + ANCHOR_VALUE
@@ -185,7 +202,7 @@ def compute_loss_booking(
         entry.intent.txid == txid and (entry.status.is_standing or entry.status is IntentStatus.BOOKED)
         for entry in tables.intents.values()
     )
-    if is_known or any(find_emergency(tables, item, txid) for item in outpoints):
+    if is_known or any(is_emergency(tables, item, txid) for item in outpoints):
         raise Refused("that transaction is recorded: book it", rule="V70", code="NOT_A_LOSS")
     return Booking(
         network=tables.params.network,
@@ -230,7 +247,9 @@ def compute_booking_without_intent(tables: LedgerTables, booking: Booking) -> Bo
     if len(outpoints) != 1:
         raise Refused("an emergency spends one output", rule="V70", code="WRONG_BOOKING")
     matches = _list_matches(tables, outpoints[0], booking.txid)
-    booked = (match for match in matches if is_booked_when_mined(tables, match[0].epoch))
+    booked = (
+        match for match in matches if is_booked_when_mined(tables, match[0].epoch) and reaches_target(tables, match[0])
+    )
     made = [_book_match(tables, outpoints[0], *match, epoch) for match in booked]
     if booking in made:
         return booking

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from coordinator.emergency_desk import list_executed, list_released
+from coordinator.emergency_desk import is_recorded, list_executed, list_released
 from slashing.bookings import is_unrecorded
 from slashing.bundle import list_bundles
 from slashing.release import find_release, list_released_txids
@@ -27,6 +27,7 @@ from smpc.types import EpochNumber, Network, Outpoint, Role, Sats, Txid
 from tests.support.armed_world import ArmedChain, ArmedWorld, arm_deposit
 from tests.support.groups import EPOCH
 from tests.support.thefts import Theft, steal
+from tests.support.verdict_chain import attest_without
 
 V, W = Role.VALIDATOR, Role.WITNESS
 ONE = EpochNumber(1)
@@ -209,3 +210,29 @@ def test_the_deposit_that_the_evidence_names_is_booked_even_when_its_epoch_is_ov
     act.book()
     assert world.ledger.credited[act.outpoint] == rung.transaction.txid
     assert act.outpoint not in world.ledger.armings
+
+
+def test_what_w_sent_to_keys_that_the_standby_has_no_more_is_a_loss() -> None:
+    """The newest arming goes to the standby as it is keyed now; the older ones stay, and W can sign those as well."""
+    world = ArmedWorld.filled(500_000)
+    act = act_of(world)
+    chain, rung, stolen = world.armed, act.rung, act.theft
+    quiet = chain.entry(1).groups[V].members[:2]
+    while chain.state(1) is not EpochState.ABORTED:
+        attest_without(chain, quiet)
+    chain.announce()
+    chain.key(1)
+    chain.renew(0, [act.outpoint])
+    chain.add(EvidenceRecorded(stolen.accuse(W)))
+    chain.skip(2)
+    assert world.ledger.active_epoch == ONE
+    txid = rung.transaction.txid
+    with pytest.raises(Refused) as caught:
+        world.ledger.judgements.compute_emergency_booking(act.outpoint, txid)
+    assert caught.value.code == "TARGET_LOST"
+    assert txid not in list_released_txids(world.ledger, act.outpoint)
+    assert not is_recorded(world.ledger, act.outpoint, txid)
+    before, value = world.ledger.money, world.ledger.vault[act.outpoint].value
+    chain.add(chain.sign_booking(world.ledger.judgements.compute_loss_booking((act.outpoint,), txid)))
+    after = world.ledger.money
+    assert (after.vault, after.supply, after.reserve) == (before.vault - value, before.supply, before.reserve - value)

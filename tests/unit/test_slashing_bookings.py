@@ -10,12 +10,15 @@ import pytest
 
 from slashing.bookings import is_unrecorded, review_unrecorded_booking
 from slashing.bundle import list_bundles
+from smpc.bitcoin.script import Leaf
 from smpc.bitcoin.transaction import Transaction, TxIn, TxOut
+from smpc.errors import Refused
 from smpc.node.ports import TransactionStatus
 from smpc.protocol.emergency import ANCHOR_VALUE, Rung
 from smpc.protocol.facts import BookingFacts, TransactionFacts
 from smpc.protocol.intents import Booking, Credit
 from smpc.protocol.pod_messages import BookingSubject, CommitRequest, Envelope, Refusal
+from smpc.protocol.verdict_records import EvidenceRecorded, compute_release_id
 from smpc.types import (
     AccountKey,
     BlockHash,
@@ -23,6 +26,7 @@ from smpc.types import (
     BurnId,
     EpochNumber,
     GroupId,
+    Network,
     Outpoint,
     Purpose,
     Role,
@@ -35,6 +39,7 @@ from tests.support.armed_world import ArmedWorld, arm_deposit
 from tests.support.flow_world import find_rule
 from tests.support.groups import EPOCH
 from tests.support.pod_world import PodWorld
+from tests.support.thefts import steal
 
 VALUES = (500_000, 600_000)
 ACTIVE = EpochNumber(1)
@@ -164,6 +169,23 @@ def test_without_a_release_no_emergency_is_booked() -> None:
     _, booking = book_emergency(world)
     calm = ArmedWorld.filled(*VALUES)
     assert not is_unrecorded(calm.ledger, booking)
+
+
+def test_an_emergency_that_w_sent_without_a_release_is_signed_once_evidence_proves_it() -> None:
+    world = ArmedWorld.filled(*VALUES)
+    outpoint = min(world.ledger.vault)
+    (item,), rung = world.ledger.armings[outpoint], find_rung(world, outpoint)
+    sent = steal(world.ledger, world.armed.keyed[EPOCH], outpoint, item.output.value, item.output.child, Leaf.REJECTION)
+    evidence = EvidenceRecorded(replace(sent, unsigned=rung.transaction).accuse(Role.WITNESS))
+    with pytest.raises(Refused, match="no released emergency"):
+        world.ledger.judgements.compute_emergency_booking(outpoint, rung.transaction.txid)
+    world.chain.add(evidence)
+    world.chain.skip(2)
+    booking = world.ledger.judgements.compute_emergency_booking(outpoint, rung.transaction.txid)
+    assert judge(world, booking, facts_of(world, booking, [outpoint])) == ("", "")
+    assert judge(world, booking, facts_of(world, booking, [outpoint], confirmations=2)) == ("V70", "NOT_DEEP_ENOUGH")
+    unproven = replace(booking, intent=compute_release_id(Network.REGTEST, ACTIVE))
+    assert not is_unrecorded(world.ledger, unproven)
 
 
 def test_a_convicted_epoch_books_nothing_of_its_own(world: ArmedWorld) -> None:
