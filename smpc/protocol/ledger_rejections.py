@@ -190,9 +190,8 @@ def compute_loss_booking(
     NotFound when one of them is not booked; Refused when one stands twice (V13), or when the transaction is recorded or
     an emergency (V70).
     """
-    twice = next((item for place, item in enumerate(outpoints) if item in outpoints[:place]), None)
-    if twice is not None:
-        text = f"the loss names vault output {twice} twice"
+    if len(set(outpoints)) != len(outpoints):
+        text = "the loss names the same vault output twice"
         raise Refused(text, remedy="name each output once", rule="V13", code="DUPLICATE")
     missing = [item for item in outpoints if item not in tables.vault]
     if missing or not outpoints:
