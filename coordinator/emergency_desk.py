@@ -84,6 +84,7 @@ class EmergencyDesk:
             group.create_task(self._attempt("losses", gate, self._book_losses))
             for epoch in list_released(self._view()):
                 group.create_task(self._attempt("rejection", gate, partial(self._reject, epoch)))
+            for epoch in list_executed(self._view()):
                 group.create_task(self._attempt("execution", gate, partial(self._execute_all, epoch)))
 
     async def _attempt(self, what: str, gate: asyncio.Semaphore, work: Callable[[], Awaitable[None]]) -> None:
@@ -101,7 +102,7 @@ class EmergencyDesk:
         await self._rejections.run(epoch)
 
     async def _execute_all(self, epoch: EpochNumber) -> None:
-        """Bring every output of a released epoch forward."""
+        """Bring every armed output of an epoch forward."""
         gate = asyncio.Semaphore(MAX_RUNNING)
         async with asyncio.TaskGroup() as group:
             for release in list_releases(self._view(), epoch):
@@ -236,6 +237,15 @@ def list_released(ledger: Ledger) -> tuple[EpochNumber, ...]:
     return tuple(sorted(epoch for epoch in released if epoch in ledger.judgements.preimages))
 
 
+def list_executed(ledger: Ledger) -> tuple[EpochNumber, ...]:
+    """Return the epochs whose emergencies may be on Bitcoin: released ones, and where W is proven not to have waited.
+
+    Of the latter nothing is sent from here (`Release.fault`), only booked.
+    """
+    proven = {epoch for epoch, role in ledger.judgements.unauthorised if role is Role.WITNESS}
+    return tuple(sorted({*list_released(ledger), *proven}))
+
+
 def find_signer(ledger: Ledger) -> EpochNumber | None:
     """Return the epoch whose V and W book now: the active one, or while that is judged the one before; None else."""
     active = ledger.active_epoch
@@ -249,7 +259,7 @@ def find_signer(ledger: Ledger) -> EpochNumber | None:
 
 
 async def find_mined_emergency(ledger: Ledger, node: BitcoinNode, outpoint: Outpoint) -> Txid | None:
-    """Return the released emergency of an output that stands on the node's best chain; None when none does."""
+    """Return the emergency of an output that stands on the node's best chain and may be booked; None without one."""
     for txid in list_released_txids(ledger, outpoint):
         found = await node.fetch_transaction(txid)
         if found is not None and found.height is not None:
@@ -263,4 +273,4 @@ def is_recorded(ledger: Ledger, outpoint: Outpoint, txid: Txid) -> bool:
         entry.intent.txid == txid and (entry.status.is_standing or entry.status is IntentStatus.BOOKED)
         for entry in ledger.intents.values()
     )
-    return is_intent or ledger.judgements.find_emergency(outpoint, txid) is not None
+    return is_intent or ledger.judgements.is_emergency(outpoint, txid)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from smpc.errors import BridgeError
 from smpc.params import Params
 from smpc.protocol.facts import BookingFacts, LedgerView, TransactionFacts
 from smpc.protocol.intents import Booking, Intent, IntentKind
+from smpc.protocol.ledger_rejections import is_further_loss
 from smpc.protocol.review import Review, Stage, Verdict
 from smpc.protocol.session_checks import judge_node, judge_session
 from smpc.types import BtcHeight, Outpoint, Purpose
@@ -34,11 +35,25 @@ def open_review(ledger: LedgerView, facts: BookingFacts, booking: Booking) -> Re
     active = ledger.active_epoch
     in_turn = active is not None and booking.epoch in {active, active - 1}
     review.require("V70", in_turn, f"epoch {booking.epoch} books nothing: {active} is active")
-    is_new = booking.txid not in ledger.bookings
+    known = ledger.bookings.get(booking.txid)
+    is_new = known is None or is_further_loss(known, booking)
     review.require("V70", is_new, "the transaction is booked already", reason="ALREADY_BOOKED")
+    _judge_duplicates(review, booking)
     twice = [credit.outpoint for credit in booking.credits if credit.outpoint in ledger.credited]
     review.require("V70", not twice, f"{twice[:1]} is credited already", reason="ALREADY_BOOKED")
     return review
+
+
+def _judge_duplicates(review: Review, booking: Booking) -> None:
+    """Judge V13 of everything a booking lists: what is compared with my node's facts is compared as sets."""
+    lists: tuple[tuple[str, Sequence[object]], ...] = (
+        ("credit", [credit.outpoint for credit in booking.credits]),
+        ("burn", booking.settled),
+        ("spent output", booking.vault_spent),
+        ("new output", [entry.outpoint for entry in booking.vault_created]),
+    )
+    for what, items in lists:
+        review.require("V13", len(set(items)) == len(items), f"the booking names the same {what} twice")
 
 
 def compute_booking_depth(

@@ -1,6 +1,7 @@
 """Reviews bookings of what no intent says: executed emergencies, and losses (V70; design.md section 6, Money).
 
-Both need `confirmations` by my own node. That an emergency was mined makes it right: E armed it and W released it.
+Both need `confirmations` by my own node. That an emergency was mined makes it right: E armed it and W released it, or
+is punished for having signed it without a release.
 """
 
 from __future__ import annotations
@@ -13,15 +14,13 @@ from smpc.protocol.intents import Booking
 from smpc.protocol.ledger_rejections import compute_loss_id
 from smpc.protocol.review import Review, Verdict
 from smpc.protocol.verdict_records import compute_release_id
-from smpc.types import Role
 
 
 def is_unrecorded(ledger: ReleasedBook, booking: Booking) -> bool:
-    """Tell whether a booking names a release of the ledger, or a loss, where others name their intent."""
+    """Tell whether a booking names an epoch's release, or a loss, where others name their intent."""
     network = ledger.params.network
-    released = (epoch for epoch, role in ledger.judgements.verdicts if role is Role.VALIDATOR)
     return booking.intent == compute_loss_id(network, booking.txid) or any(
-        booking.intent == compute_release_id(network, epoch) for epoch in released
+        booking.intent == compute_release_id(network, epoch) for epoch in ledger.judgements.list_booked_when_mined()
     )
 
 
@@ -58,8 +57,7 @@ def _compute_expected(ledger: ReleasedBook, facts: BookingFacts, booking: Bookin
 def _judge_mined(review: Review, ledger: ReleasedBook, facts: BookingFacts, booking: Booking) -> None:
     """Judge that my node has that very transaction deep enough, and that it took just what the booking says.
 
-    Of a loss: all the booked outputs that it spends. A transaction is booked once, so what is left out now stays in the
-    books for ever.
+    Of a loss: all the booked outputs that it spends. What enters the books later is another loss of it.
     """
     mined = facts.transaction
     if mined is None or mined.height is None or mined.txid != booking.txid:

@@ -93,11 +93,11 @@ def list_releases(ledger: ReleasedBook, epoch: EpochNumber) -> tuple[Release, ..
 
 
 def list_released_txids(ledger: ReleasedBook, outpoint: Outpoint) -> tuple[Txid, ...]:
-    """Return every transaction that may have moved an output under a release, to whichever target; () without one."""
+    """Return every emergency that may have moved an output and is booked then, to whichever target; () without one."""
     return tuple(
         rung.transaction.txid
         for item in reversed(ledger.armings.get(outpoint, ()))
-        if ledger.epochs[item.epoch].released is not None
+        if ledger.judgements.is_booked_when_mined(item.epoch) and ledger.judgements.reaches_target(item)
         for rung in build_bundle(ledger, item).emergency.rungs
     )
 

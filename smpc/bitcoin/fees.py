@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from smpc.bitcoin.reader import to_compact_size
-from smpc.bitcoin.script import Leaf, OutputType, find_output_type, parse_leaf, to_lock_push
+from smpc.bitcoin.script import PREIMAGE_BYTES, Leaf, OutputType, find_output_type, parse_leaf, to_lock_push
 from smpc.bitcoin.taproot import Timelocks
 from smpc.bitcoin.transaction import Transaction, TxOut
 from smpc.errors import InvalidInput
@@ -30,7 +30,6 @@ _WITNESS_SPEND_VBYTES: Final = 67
 _LEGACY_SPEND_VBYTES: Final = 148
 _INPUT_BYTES: Final = 41
 _SIGNATURE_BYTES: Final = 64
-_PREIMAGE_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def compute_witness_bytes(kind: InputKind, locks: Timelocks) -> int:
     script = _FIXED_SCRIPT_BYTES[kind.leaf] + len(to_lock_push(_find_lock(kind.leaf, locks)))
     items = [_SIGNATURE_BYTES] * _SIGNATURES[kind.leaf] + [script, 33 + 32 * kind.depth]
     if kind.leaf is Leaf.REJECTION:
-        items.append(_PREIMAGE_BYTES)
+        items.append(PREIMAGE_BYTES)
     return len(to_compact_size(len(items))) + sum(len(to_compact_size(size)) + size for size in items)
 
 
@@ -126,7 +125,7 @@ def assemble_witness(
         raise InvalidInput("script is no spendable leaf of an invoice or a vault output")
     if len(signatures) != len(parts.keys) or any(len(signature) != _SIGNATURE_BYTES for signature in signatures):
         raise InvalidInput(f"this leaf takes {len(parts.keys)} signatures of 64 bytes, got {len(signatures)}")
-    if (preimage is None) != (parts.release_hash is None) or len(preimage or bytes(32)) != _PREIMAGE_BYTES:
+    if (preimage is None) != (parts.release_hash is None) or len(preimage or bytes(32)) != PREIMAGE_BYTES:
         raise InvalidInput("a rejection takes a 32-byte preimage, no other leaf takes one")
     # The script consumes from the top: the preimage, then the first key's signature.
     stack = [*reversed(signatures), *([] if preimage is None else [preimage])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ MARKER_TAG: Final = b"KAON" + bytes(28)
 
 PAY_TO_ANCHOR: Final = Script(bytes.fromhex("51024e73"))
 """The keyless anchor output (pay-to-anchor)."""
+
+PREIMAGE_BYTES: Final = 32
+"""What opens a rejection leaf has exactly this length: the leaf asks for it before it hashes (`OP_SIZE`)."""
 
 MIN_CSV: Final = 1
 MAX_CSV: Final = 0xFFFF
@@ -122,6 +126,14 @@ def build_rejection_leaf(release_hash: bytes, wr_key: XOnlyKey, e_key: XOnlyKey,
         + _check_signature(_require_key(e_key, "emergency key"))
         + _check_lock(emergency_csv)
     )
+
+
+def is_preimage(preimage: bytes, release_hash: bytes) -> bool:
+    """Tell whether a rejection leaf of this 32-byte hash takes a preimage: by its length, and then by its SHA256.
+
+    The hash alone is not enough: nothing could ever be spent with 31 bytes that hash to it.
+    """
+    return len(preimage) == PREIMAGE_BYTES and hashlib.sha256(preimage).digest() == release_hash
 
 
 def build_recovery_leaf(v_key: XOnlyKey, e_key: XOnlyKey, recovery_csv: int) -> Script:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Final, assert_never
 
 import structlog
 
+from smpc.bitcoin.script import PREIMAGE_BYTES, is_preimage
 from smpc.curve import SecretKey, sign_schnorr
 from smpc.errors import BridgeError, CheckFailed, Conflict, TimedOut, Unavailable
 from smpc.host.sealing import build_preimage_context, open_sealed
@@ -58,7 +58,7 @@ class DutyKeeper:
             except Conflict as reason:
                 log.info("duty.done_before", duty=type(duty).__name__, reason=reason.message)
             except BridgeError as reason:
-                log.warning("duty.refused", duty=type(duty).__name__, reason=reason.message)
+                log.warning("duty.refused", duty=type(duty).__name__, code=reason.code, reason=reason.message)
             self._done[duty] = ledger.height
 
     def _build(self, duty: Duty, ledger: Ledger) -> Record:
@@ -88,10 +88,18 @@ class DutyKeeper:
         return replace(unsigned, signature=signature)
 
     def _open_preimage(self, epoch: EpochNumber, ledger: Ledger) -> bytes:
-        """Return the 32 bytes sealed to me; CheckFailed when they are not the epoch's preimage."""
+        """Return the 32 bytes sealed to me; CheckFailed (WRONG_PREIMAGE) when they are not the epoch's preimage.
+
+        Then I confirm nothing: without `t` confirmations the epoch is never standby, and the next proposer draws it
+        again. The length counts as much as the hash, or everything were armed that nobody can ever reject.
+        """
         entry = ledger.epochs[epoch]
         context = build_preimage_context(ledger.params.network, epoch)
         preimage = open_sealed(entry.sealed_preimages[self._ring.identity], self._secret, context)
-        if hashlib.sha256(preimage).digest() != entry.preimage_hash:
-            raise CheckFailed(f"the sealed preimage of epoch {epoch} does not open to its hash")
+        if len(preimage) != PREIMAGE_BYTES:
+            text = f"the sealed preimage of epoch {epoch} has {len(preimage)} bytes, a rejection takes {PREIMAGE_BYTES}"
+            raise CheckFailed(text, code="WRONG_PREIMAGE")
+        if not is_preimage(preimage, entry.preimage_hash):
+            text = f"the sealed preimage of epoch {epoch} does not open to its hash"
+            raise CheckFailed(text, code="WRONG_PREIMAGE")
         return preimage

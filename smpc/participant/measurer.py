@@ -129,6 +129,8 @@ class Measurer:
     async def _vote(self, current: _Round, ledger: Ledger) -> None:
         for peer in current.list_accused():
             if peer not in ledger.stakes:
+                # Others said enough, or he is out for another reason: after his term this window is no new outage.
+                current.voted.add(peer)
                 continue
             try:
                 await self._consensus.submit(self._build_vote(current.window, peer, ledger))

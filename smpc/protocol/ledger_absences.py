@@ -35,7 +35,11 @@ def note_window(tables: LedgerTables) -> None:
 
 
 def apply_absence_vote(tables: LedgerTables, record: AbsenceVote) -> None:
-    """Take a vote of a member of the window's quorum; more than two thirds of it jail the accused."""
+    """Take a vote of a member of the window's quorum; more than two thirds of it jail the accused, once.
+
+    Whoever has not voted when they do could else jail him alone when his term ends, again and again; and an outage that
+    he was jailed for while the window ran, as silence, is not another one.
+    """
     require_emergency(tables)
     window = _require_window(tables, record)
     quorum = compute_quorum(window, tables.stakes, record.accused)
@@ -49,11 +53,19 @@ def apply_absence_vote(tables: LedgerTables, record: AbsenceVote) -> None:
         raise Conflict("this validator voted already", code="VOTED")
     if not verify_schnorr(record.voter, record.digest, record.signature):
         raise Refused("the vote's signature is not the voter's", code="BAD_SIGNATURE")
+    if _is_punished_since(tables, record):
+        text = f"{record.accused.hex()} was punished since the window began at block {window.start}"
+        raise Conflict(text, remedy="measure it in the next window", code="PUNISHED_ALREADY")
     voters |= {record.voter}
     tables.put(tables.judgements.absences, key, voters)
     if has_quorum_spoken(voters, quorum, tables.stakes):
         text = f"{len(voters)} of {len(quorum)} peers had no answer in blocks {window.start} to {window.end - 1}"
         jail(tables, record.accused, Misdeed.ABSENCE, text)
+
+
+def _is_punished_since(tables: LedgerTables, record: AbsenceVote) -> bool:
+    punished = tables.judgements.punishments.get(record.accused, ())
+    return any(item.recorded >= record.window for item in punished)
 
 
 def _require_window(tables: LedgerTables, record: AbsenceVote) -> MeasuringWindow:

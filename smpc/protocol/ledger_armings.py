@@ -159,23 +159,6 @@ def may_be_spent(tables: LedgerTables, standing: Container[Txid], outpoint: Outp
     return any(item.epoch == epoch and _may_be_spent(tables, standing, item) for item in items)
 
 
-def forget_epoch(tables: LedgerTables, epoch: EpochNumber) -> None:
-    """Forget the armings of a retired epoch's outputs: its W is gone, so nobody can use them.
-
-    No sooner: the same arming is never recorded twice, and what an ended intent had may be wanted by its successor.
-    """
-    if epoch in tables.armed:
-        tables.drop(tables.armed, epoch)
-    for outpoint, items in list(tables.armings.items()):
-        kept = tuple(item for item in items if item.epoch != epoch)
-        if kept and kept != items:
-            tables.put(tables.armings, outpoint, kept)
-        elif not kept:
-            tables.drop(tables.armings, outpoint)
-            if outpoint in tables.judgements.rejections:
-                tables.drop(tables.judgements.rejections, outpoint)
-
-
 def _may_be_spent(tables: LedgerTables, standing: Container[Txid], item: ArmingEntry) -> bool:
     """Tell whether what was armed exists unspent, or may come to, by the ledger; of a deposit it knows the credit only.
 

@@ -15,7 +15,8 @@ from smpc.protocol.intents import Booking, Credit, Intent, IntentKind, VaultEntr
 from smpc.protocol.ledger_armings import check_booking_armed
 from smpc.protocol.ledger_events import BurnMoved, DepositCredited, TransactionBooked
 from smpc.protocol.ledger_intents import end_intent, require_standing
-from smpc.protocol.ledger_rejections import compute_booking_without_intent
+from smpc.protocol.ledger_rejections import add_loss, compute_booking_without_intent, is_further_loss
+from smpc.protocol.ledger_retired_armings import forget_credited
 from smpc.protocol.ledger_state import BurnStatus, EpochState, IntentStatus
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.notarisation import Burial
@@ -76,9 +77,13 @@ def compute_booking(tables: LedgerTables, intent_id: IntentId, epoch: EpochNumbe
 
 
 def apply_booking_recorded(tables: LedgerTables, record: BookingRecorded) -> None:
-    """Take a booking: signed by V and W of the active epoch or the one before, exactly what the intent did, once."""
+    """Take a booking: signed by V and W of the active epoch or the one before, exactly what the intent did, once.
+
+    Once per transaction; a theft's losses once per output, since some may enter the vault only after it was booked.
+    """
     booking = record.booking
-    if booking.txid in tables.bookings:
+    known = tables.bookings.get(booking.txid)
+    if known is not None and not is_further_loss(known, booking):
         raise Conflict("this transaction is booked already", rule="V70", code="BOOKED")
     _check_signer(tables, booking.epoch)
     unrecorded = compute_booking_without_intent(tables, booking)
@@ -96,6 +101,8 @@ def apply_booking_recorded(tables: LedgerTables, record: BookingRecorded) -> Non
     signatures = {Role.VALIDATOR: record.validator_signature, Role.WITNESS: record.witness_signature}
     check_group_signatures(tables, booking.epoch, booking.digest, signatures)
     _book(tables, booking)
+    tables.put(tables.bookings, booking.txid, booking if known is None else add_loss(known, booking))
+    tables.events.append(TransactionBooked(booking.intent, booking.txid))
 
 
 def _check_signer(tables: LedgerTables, epoch: EpochNumber) -> None:
@@ -198,8 +205,6 @@ def _book(tables: LedgerTables, booking: Booking) -> None:
     tables.move_reserve(booking.reserve_gain - booking.reserve_loss)
     if entry is not None:
         _note_turns(tables, entry.intent)
-    tables.put(tables.bookings, booking.txid, booking)
-    tables.events.append(TransactionBooked(booking.intent, booking.txid))
 
 
 def find_burial(tables: LedgerTables, height: KaonHeight) -> Burial | None:
@@ -233,4 +238,5 @@ def _credit(tables: LedgerTables, booking: Booking, credit: Credit) -> None:
     balance = Sats(account.balance + credit.value - credit.fee_in)
     tables.put_account(credit.recipient, replace(account, balance=balance))
     tables.put(tables.credited, credit.outpoint, booking.txid)
+    forget_credited(tables, credit.outpoint)
     tables.events.append(DepositCredited(credit))

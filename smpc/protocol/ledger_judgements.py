@@ -96,7 +96,7 @@ class JudgementView:
         return tuple(outpoint for outpoint in sorted(tables.armings) if may_be_spent(tables, standing, outpoint, epoch))
 
     def list_emergencies(self, outpoint: Outpoint) -> tuple[Rung, ...]:
-        """Return every armed emergency of an output whose epoch is released; () of any other."""
+        """Return every armed emergency of an output whose epoch has them booked; () of any other."""
         return ledger_rejections.list_emergencies(self._tables, outpoint)
 
     def find_emergency(
@@ -105,15 +105,31 @@ class JudgementView:
         """Return the armed emergency of an output with this txid, and this leaf where given; None without one."""
         return ledger_rejections.find_emergency(self._tables, outpoint, txid, leaf)
 
+    def is_booked_when_mined(self, epoch: EpochNumber) -> bool:
+        """Tell whether an epoch's emergencies are booked: it is released, or its W proven to sign without that."""
+        return ledger_rejections.is_booked_when_mined(self._tables, epoch)
+
+    def list_booked_when_mined(self) -> tuple[EpochNumber, ...]:
+        """Return the epochs whose emergencies are booked, ascending."""
+        return ledger_rejections.list_booked_when_mined(self._tables)
+
+    def reaches_target(self, item: ArmingEntry) -> bool:
+        """Tell whether what an arming pays are its target's keys: an emergency that pays others is a theft."""
+        return ledger_rejections.reaches_target(self._tables, item)
+
+    def is_emergency(self, outpoint: Outpoint, txid: Txid) -> bool:
+        """Tell whether a transaction is an armed emergency of an output that reaches its target."""
+        return ledger_rejections.is_emergency(self._tables, outpoint, txid)
+
     def is_released_emergency(self, outpoint: Outpoint, txid: Txid) -> bool:
-        """Tell whether a transaction is an armed emergency of an output, of an epoch that was released."""
+        """Tell whether a transaction is an armed emergency of an output, of an epoch that has them booked."""
         found = self.find_emergency(outpoint, txid)
-        return found is not None and self._tables.epochs[found[0].epoch].released is not None
+        return found is not None and self.is_booked_when_mined(found[0].epoch)
 
     def compute_emergency_booking(
         self, outpoint: Outpoint, txid: Txid, epoch: EpochNumber | None = None, leaf: Script | None = None
     ) -> Booking:
-        """Return the one booking a released emergency can have; signed by `epoch`, the active one when not given.
+        """Return the one booking a mined emergency can have; signed by `epoch`, the active one when not given.
 
         `leaf` is what the mined transaction revealed of the output: whoever has a node says it.
         """
@@ -129,7 +145,7 @@ class JudgementView:
     def compute_unrecorded_booking(self, booking: Booking) -> Booking | None:
         """Return what a booking must be that names an emergency or a loss; None for one that names neither.
 
-        Refused (V70) or NotFound when nothing right can be made of what it names.
+        Refused (V13, V70) or NotFound when nothing right can be made of what it names.
         """
         return ledger_rejections.compute_booking_without_intent(self._tables, booking)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from smpc.curve import verify_schnorr
 from smpc.errors import NotFound, Refused
@@ -65,6 +66,19 @@ def is_usable(tables: LedgerTables, item: ArmingEntry) -> bool:
     return judge_target(tables, item) in {None, ArmingFault.TARGET_PARKED}
 
 
+def reaches_target(tables: LedgerTables, item: ArmingEntry) -> bool:
+    """Tell whether what an arming pays are its target's keys, so that the vault output it makes can be spent.
+
+    W signs none else; one that is sent all the same, to a standby group that was keyed anew since, is a theft.
+    """
+    return judge_target(tables, item) not in {ArmingFault.TARGET_REKEYED, ArmingFault.TARGET_RETIRED}
+
+
+def is_emergency(tables: LedgerTables, outpoint: Outpoint, txid: Txid) -> bool:
+    """Tell whether a transaction is an armed emergency of an output that reaches its target."""
+    return any(reaches_target(tables, item) for item, _ in _list_matches(tables, outpoint, txid))
+
+
 def find_emergency(
     tables: LedgerTables, outpoint: Outpoint, txid: Txid, leaf: Script | None = None
 ) -> tuple[ArmingEntry, Rung] | None:
@@ -91,11 +105,11 @@ def _list_matches(
 
 
 def list_emergencies(tables: LedgerTables, outpoint: Outpoint) -> tuple[Rung, ...]:
-    """Return every armed emergency of an output whose epoch is released; () of any other."""
+    """Return every armed emergency of an output whose epoch has them booked; () of any other."""
     return tuple(
         rung
         for item in tables.armings.get(outpoint, ())
-        if tables.epochs[item.epoch].released is not None
+        if is_booked_when_mined(tables, item.epoch)
         for rung in build_emergency(tables, item.epoch, item.output, Target(item.target, item.target_script)).rungs
     )
 
@@ -106,15 +120,35 @@ def compute_emergency_booking(
     """Return the one booking an emergency of `outpoint` can have, to be signed by the groups of `epoch`.
 
     `leaf` is the rejection leaf that the mined transaction revealed (`find_emergency`). Refused (V70) when it is no
-    armed emergency of a released epoch, or when the ledger does not hold the output any more.
+    armed emergency of an epoch whose emergencies are booked, when it pays keys that its target does not have, or when
+    the ledger does not hold the output any more.
     """
     found = find_emergency(tables, outpoint, txid, leaf)
-    if found is None or tables.epochs[found[0].epoch].released is None:
+    if found is None or not is_booked_when_mined(tables, found[0].epoch):
         raise Refused(f"{outpoint} has no released emergency of that txid", rule="V70", code="NOT_RELEASED")
     return _book_match(tables, outpoint, *found, epoch)
 
 
+def is_booked_when_mined(tables: LedgerTables, epoch: EpochNumber) -> bool:
+    """Tell whether an epoch's emergencies are booked: it is released, or its W is proven to have signed without that.
+
+    Such evidence releases its outputs as well (section 6, Emergency): W executes what E armed with the preimage from
+    any one member of E, and the BTC is where E said. Without evidence nobody accounts for it, so it stays refused.
+    """
+    return tables.epochs[epoch].released is not None or (epoch, Role.WITNESS) in tables.judgements.unauthorised
+
+
+def list_booked_when_mined(tables: LedgerTables) -> tuple[EpochNumber, ...]:
+    """Return the epochs whose emergencies are booked, ascending."""
+    judged = tables.judgements
+    named = {number for number, _ in (*judged.verdicts, *judged.unauthorised)}
+    return tuple(number for number in sorted(named) if is_booked_when_mined(tables, number))
+
+
 def _book_match(tables: LedgerTables, outpoint: Outpoint, item: ArmingEntry, rung: Rung, epoch: EpochNumber) -> Booking:
+    if not reaches_target(tables, item):
+        text = f"the emergency of {outpoint} pays keys that epoch {item.target} does not have"
+        raise Refused(text, remedy="book a vault output as a loss", rule="V70", code="TARGET_LOST")
     txid = rung.transaction.txid
     is_vault = item.output.child >= VAULT_RANGE_START
     cost = rung.fee + ANCHOR_VALUE
@@ -153,8 +187,12 @@ def compute_loss_booking(
 ) -> Booking:
     """Return the booking of vault outputs that a transaction of no record spent for good: the reserve bears it.
 
-    NotFound when one of them is not booked; Refused (V70) when the transaction is recorded or an emergency.
+    NotFound when one of them is not booked; Refused when one stands twice (V13), or when the transaction is recorded or
+    an emergency (V70).
     """
+    if len(set(outpoints)) != len(outpoints):
+        text = "the loss names the same vault output twice"
+        raise Refused(text, remedy="name each output once", rule="V13", code="DUPLICATE")
     missing = [item for item in outpoints if item not in tables.vault]
     if missing or not outpoints:
         raise NotFound(f"{missing[0] if missing else 'nothing'} is no booked vault output")
@@ -163,7 +201,7 @@ def compute_loss_booking(
         entry.intent.txid == txid and (entry.status.is_standing or entry.status is IntentStatus.BOOKED)
         for entry in tables.intents.values()
     )
-    if is_known or any(find_emergency(tables, item, txid) for item in outpoints):
+    if is_known or any(is_emergency(tables, item, txid) for item in outpoints):
         raise Refused("that transaction is recorded: book it", rule="V70", code="NOT_A_LOSS")
     return Booking(
         network=tables.params.network,
@@ -179,6 +217,21 @@ def compute_loss_booking(
     )
 
 
+def is_further_loss(known: Booking, booking: Booking) -> bool:
+    """Tell whether a booking adds to what its transaction has booked: a loss of outputs that entered the books later.
+
+    Money is protected output by output: each leaves the vault once, whichever of the transaction's losses names it.
+    """
+    is_loss = booking.intent == known.intent == compute_loss_id(booking.network, booking.txid)
+    return is_loss and not set(known.vault_spent) & set(booking.vault_spent)
+
+
+def add_loss(known: Booking, further: Booking) -> Booking:
+    """Return what stands in the books of a transaction after a further loss of it: all that it took."""
+    spent = tuple(sorted((*known.vault_spent, *further.vault_spent)))
+    return replace(further, vault_spent=spent, reserve_loss=Sats(known.reserve_loss + further.reserve_loss))
+
+
 def compute_booking_without_intent(tables: LedgerTables, booking: Booking) -> Booking | None:
     """Return what the booking of an emergency or a loss must be; None for one that names neither. Errors as theirs.
 
@@ -187,21 +240,19 @@ def compute_booking_without_intent(tables: LedgerTables, booking: Booking) -> Bo
     network, epoch = tables.params.network, booking.epoch
     if booking.intent == compute_loss_id(network, booking.txid):
         return compute_loss_booking(tables, booking.vault_spent, booking.txid, epoch)
-    released = (number for number, role in tables.judgements.verdicts if role is Role.VALIDATOR)
-    if all(booking.intent != compute_release_id(network, number) for number in released):
+    if all(booking.intent != compute_release_id(network, number) for number in list_booked_when_mined(tables)):
         return None
     outpoints = (*booking.vault_spent, *(credit.outpoint for credit in booking.credits))
     if len(outpoints) != 1:
         raise Refused("an emergency spends one output", rule="V70", code="WRONG_BOOKING")
     matches = _list_matches(tables, outpoints[0], booking.txid)
-    made = [_book_match(tables, outpoints[0], *match, epoch) for match in matches if _is_released(tables, match[0])]
+    booked = (
+        match for match in matches if is_booked_when_mined(tables, match[0].epoch) and reaches_target(tables, match[0])
+    )
+    made = [_book_match(tables, outpoints[0], *match, epoch) for match in booked]
     if booking in made:
         return booking
     return made[0] if made else compute_emergency_booking(tables, outpoints[0], booking.txid, epoch)
-
-
-def _is_released(tables: LedgerTables, item: ArmingEntry) -> bool:
-    return tables.epochs[item.epoch].released is not None
 
 
 def _compute_credit(tables: LedgerTables, item: ArmingEntry) -> Credit:

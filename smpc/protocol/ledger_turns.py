@@ -24,13 +24,14 @@ from smpc.protocol.epoch import (
     step,
 )
 from smpc.protocol.ledger_absences import note_window
-from smpc.protocol.ledger_armings import forget_epoch, is_still_target, list_unarmed
+from smpc.protocol.ledger_armings import is_still_target, list_unarmed
 from smpc.protocol.ledger_attendance import punish_missing
 from smpc.protocol.ledger_commission import compute_commission
 from smpc.protocol.ledger_draws import draw_again, note_due
 from smpc.protocol.ledger_events import EpochEntered
 from smpc.protocol.ledger_invoices import compute_fee_rate
 from smpc.protocol.ledger_punishments import punish_silence
+from smpc.protocol.ledger_retired_armings import forget_epoch
 from smpc.protocol.ledger_root import fold_retired
 from smpc.protocol.ledger_state import EpochEntry, EpochState
 from smpc.protocol.ledger_tables import LedgerTables

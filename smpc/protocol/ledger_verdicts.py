@@ -6,10 +6,10 @@ unless the genesis says `emergency: armed`.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Final
 
+from smpc.bitcoin.script import is_preimage
 from smpc.curve import verify_schnorr
 from smpc.errors import Conflict, Refused
 from smpc.protocol.epoch import is_serving
@@ -126,7 +126,7 @@ def _find_due(tables: LedgerTables, entry: EpochEntry, intent_id: IntentId) -> I
 
 
 def apply_preimage_revealed(tables: LedgerTables, record: PreimageRevealed) -> None:
-    """Take the preimage of an epoch whose release is final [R20]."""
+    """Take the preimage of an epoch whose release is final [R20]; only what its rejection leaves take."""
     require_emergency(tables)
     if not is_verdict_final(tables, record.epoch, Role.VALIDATOR):
         raise Refused(
@@ -134,7 +134,7 @@ def apply_preimage_revealed(tables: LedgerTables, record: PreimageRevealed) -> N
         )
     if record.epoch in tables.judgements.preimages:
         raise Conflict(f"the preimage of epoch {record.epoch} is known already", code="PREIMAGE_KNOWN")
-    if hashlib.sha256(record.preimage).digest() != tables.epochs[record.epoch].preimage_hash:
+    if not is_preimage(record.preimage, tables.epochs[record.epoch].preimage_hash):
         raise Refused("that is not the epoch's preimage", code="WRONG_PREIMAGE")
     tables.put(tables.judgements.preimages, record.epoch, PreimageEntry(record.preimage, tables.head.height))
     tables.events.append(PreimagePublished(record.epoch))

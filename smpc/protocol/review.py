@@ -190,7 +190,7 @@ MATRIX: Final[Mapping[tuple[Stage, Purpose], tuple[str, ...]]] = MappingProxyTyp
         (Stage.SIGN, Purpose.RECOVERY): _expand(f"{_SIGN} V54 V77"),
         (Stage.SIGN, Purpose.ARMING): _expand("V01-V06 V08-V15 V17 V19 V24 V60 V62 V64 V65"),
         (Stage.SIGN, Purpose.REJECTION): _expand("V01 V03-V06 V08-V13 V17 V24 V60-V64 V76"),
-        (Stage.SIGN, Purpose.BOOKING): _expand("V01-V06 V08 V09 V24 V70"),
+        (Stage.SIGN, Purpose.BOOKING): _expand("V01-V06 V08 V09 V13 V24 V70"),
         (Stage.SIGN, Purpose.WITHDRAWAL): _expand("V01 V03 V04 V06 V08 V09 V24 V73"),
         (Stage.SIGN, Purpose.DEAD): _expand("V01-V04 V06 V08 V09 V24 V73"),
         (Stage.SIGN, Purpose.READY): _expand("V01 V03 V04 V06 V08 V09 V24 V75"),

@@ -17,12 +17,13 @@ from smpc.protocol.measuring import (
     compute_quorum,
     compute_quorum_size,
     has_quorum_spoken,
+    is_window_start,
     list_absent,
     list_measured,
 )
 from smpc.protocol.records import Record
 from smpc.protocol.verdict_records import AbsenceVote
-from smpc.protocol.verdict_state import Misdeed, Penalty
+from smpc.protocol.verdict_state import Misdeed, Penalty, Punishment
 from smpc.types import IdentityKey, KaonHash, KaonHeight, Network
 from tests.support.armed_world import ArmedChain
 from tests.support.chain import UNSIGNED
@@ -135,6 +136,54 @@ def test_who_was_jailed_since_the_window_began_votes_no_more() -> None:
     chain.add(*(make_vote(peer, accused=voter) for peer in quorum_of(chain, voter)[:ENOUGH]))
     assert is_out(chain, voter)
     assert chain.refusal(make_vote(voter)) == "NOT_IN_QUORUM"
+
+
+def wait_for_the_end_of_the_term(chain: ArmedChain) -> None:
+    while is_out(chain):
+        chain.add()
+
+
+def test_a_late_vote_jails_nobody_again_for_a_window_that_was_judged() -> None:
+    """Each of those who had not voted jailed the accused alone when his term ended, with the term doubled each time."""
+    chain = at(FIRST + WINDOW_BLOCKS)
+    quorum = quorum_of(chain)
+    chain.add(*(make_vote(voter) for voter in quorum[:ENOUGH]))
+    wait_for_the_end_of_the_term(chain)
+    assert FIRST in chain.ledger.judgements.windows, "its votes are still taken"
+    assert {chain.refusal(make_vote(voter)) for voter in quorum[ENOUGH:]} == {"PUNISHED_ALREADY"}
+    (item,) = chain.ledger.judgements.punishments[ACCUSED]
+    assert item.misdeed is Misdeed.ABSENCE
+
+
+@pytest.mark.parametrize(("recorded", "is_jailed_again"), [(FIRST - 1, True), (FIRST, False), (FIRST + 9, False)])
+def test_an_outage_that_was_punished_as_silence_since_the_window_began_is_not_punished_as_absence(
+    recorded: int, *, is_jailed_again: bool
+) -> None:
+    chain = at(FIRST + WINDOW_BLOCKS)
+    silence = Punishment(
+        ACCUSED, Penalty.JAILED, Misdeed.SILENCE, KaonHeight(recorded), KaonHeight(recorded + 1), 0, None, ""
+    )
+    chain.ledger._tables.judgements.punishments[ACCUSED] = (silence,)  # noqa: SLF001 - a short term, long over
+    votes = [make_vote(voter) for voter in quorum_of(chain)[:ENOUGH]]
+    if is_jailed_again:
+        chain.add(*votes)
+        assert is_out(chain)
+    else:
+        assert {chain.refusal(vote) for vote in votes} == {"PUNISHED_ALREADY"}
+        assert not is_out(chain)
+
+
+def test_the_next_window_is_another_outage() -> None:
+    chain = at(FIRST + WINDOW_BLOCKS)
+    chain.add(*(make_vote(voter) for voter in quorum_of(chain)[:ENOUGH]))
+    wait_for_the_end_of_the_term(chain)
+    while not is_window_start(REGTEST, chain.ledger.height):
+        chain.add()
+    window = chain.ledger.height
+    chain.skip(WINDOW_BLOCKS)
+    chain.add(*(make_vote(voter, window) for voter in quorum_of(chain, window=window)[:ENOUGH]))
+    assert is_out(chain)
+    assert len(chain.ledger.judgements.punishments[ACCUSED]) == 2
 
 
 def test_replicas_agree_on_seeds_and_votes_in_their_state_root() -> None:

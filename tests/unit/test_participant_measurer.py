@@ -183,6 +183,24 @@ async def test_a_jailed_pod_is_measured_by_nobody_and_measures_nobody() -> None:
     assert len(town.peers.pinged) == last
 
 
+async def test_who_had_not_voted_yet_votes_no_more_after_the_term_of_who_was_jailed_by_others() -> None:
+    town = Town()
+    away = list_identities()[5]
+    town.peers.away.add(away)
+    await town.advance_to(FIRST + WINDOW_BLOCKS - 1)
+    late = {number: town.measurers.pop(number) for number in (0, 1, 2)}
+    await town.advance_to(FIRST + WINDOW_BLOCKS + 1)
+    assert away not in town.chain.ledger.stakes
+    town.measurers |= late
+    while away not in town.chain.ledger.stakes:
+        await town.advance_to(town.chain.ledger.height + 1)
+        assert not town.box.votes
+    await town.advance_to(town.chain.ledger.height + 2)
+    assert FIRST in town.chain.ledger.judgements.windows, "its votes would still be taken"
+    assert not town.box.votes
+    assert len(town.chain.ledger.judgements.punishments[away]) == 1
+
+
 async def test_where_nothing_is_armed_nobody_is_pinged() -> None:
     town = Town(TurningChain())
     await town.advance_to(3 * WINDOW_BLOCKS)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field, replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from smpc.errors import Unavailable
 from smpc.host.sealing import build_preimage_context, seal
 from smpc.participant.duties import RevealDue, find_reveals
 from smpc.participant.duty_keeper import REPEAT_AFTER, DutyKeeper
 from smpc.participant.shares import ShareRing
+from smpc.protocol.ceremony_records import HostKeyAnnounced
+from smpc.protocol.epoch import compute_ceremony_deadline
 from smpc.protocol.ledger_events import LedgerEvent
+from smpc.protocol.ledger_state import EpochState
 from smpc.protocol.ledger_views import KaonTip, RecordsPage
-from smpc.protocol.records import EpochAnnounced, KaonBlock, Record
+from smpc.protocol.records import EpochAnnounced, GroupKeyRecorded, KaonBlock, Record
 from smpc.protocol.verdict_records import PreimageRevealed
-from smpc.types import IdentityKey, KaonHeight, Network, RecordId, Role
+from smpc.types import EpochNumber, IdentityKey, KaonHeight, Network, RecordId, Role
 from tests.support.armed_world import ArmedChain, ArmedWorld
 from tests.support.groups import EPOCH, make_secret
 
@@ -26,19 +31,24 @@ class SealedChain(ArmedChain):
 
     false: frozenset[IdentityKey] = frozenset()
     """Members to whom the proposer sealed something else."""
+    size: int = 32
+    """Bytes of every preimage; a proposer that draws others hashes, and seals, just these."""
 
     def add(self, *records: Record) -> tuple[LedgerEvent, ...]:
         return super().add(*(self._seal(item) if isinstance(item, EpochAnnounced) else item for item in records))
 
     def _seal(self, record: EpochAnnounced) -> EpochAnnounced:
-        preimage = self.keyed[record.epoch].preimage
+        preimage = self.find_preimage(record.epoch)
         context = build_preimage_context(Network.REGTEST, record.epoch)
         members = [key for key, _ in record.sealed_preimages]
         sealed = tuple(
             (key, seal(bytes(32) if key in self.false else preimage, key, context, make_secret("ephemeral", place)))
             for place, key in enumerate(members)
         )
-        return replace(record, sealed_preimages=sealed)
+        return replace(record, sealed_preimages=sealed, preimage_hash=hashlib.sha256(preimage).digest())
+
+    def find_preimage(self, epoch: EpochNumber) -> bytes:
+        return (self.keyed[epoch].preimage * 2)[: self.size]
 
 
 @dataclass(slots=True)
@@ -154,3 +164,52 @@ async def test_a_member_that_was_sealed_something_else_publishes_nothing_and_ano
     world.chain.skip(REPEAT_AFTER)
     await keeper_of(world, post, Role.EMERGENCY, 1).perform()
     assert EPOCH in world.ledger.judgements.preimages
+
+
+# -------------------------------------------------------------- how long a preimage is
+
+
+@pytest.mark.parametrize("size", [31, 32, 33])
+async def test_a_preimage_is_confirmed_when_it_has_32_bytes_whatever_else_hashes_to_h(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The rejection leaf asks for 32 bytes before it hashes: else all were armed, and nothing could be rejected."""
+    monkeypatch.setattr(SealedChain, "size", size)
+    chain = SealedChain()
+    chain.add()
+    chain.announce()
+    chain.add(*(item for item in chain.keyed[EPOCH].records if isinstance(item, HostKeyAnnounced)))
+    chain.add(*(item for item in chain.keyed[EPOCH].records if isinstance(item, GroupKeyRecorded)))
+    world = ArmedWorld(chain, {}, {})
+    post = Post(chain)
+    with capture_logs() as logs:
+        for place in range(4):
+            await keeper_of(world, post, Role.EMERGENCY, place).perform()
+    entry = chain.entry(EPOCH)
+    if size == 32:
+        assert (len(entry.confirmed), entry.state) == (3, EpochState.STANDBY)
+        return
+    assert (entry.confirmed, entry.state) == (frozenset(), EpochState.KEYGEN)
+    refused = [line for line in logs if line["event"] == "duty.refused" and line["duty"] == "PreimageDue"]
+    assert {line["code"] for line in refused} == {"WRONG_PREIMAGE"}
+    assert all(f"{size} bytes" in line["reason"] for line in refused)
+    chain.skip(compute_ceremony_deadline(chain.ledger.params, entry) - chain.ledger.height + 1)
+    assert chain.state(EPOCH) is EpochState.ABORTED
+    assert EPOCH in chain.ledger.due
+    assert not chain.ledger.judgements.punishments
+
+
+@pytest.mark.parametrize("size", [31, 32, 33])
+def test_the_ledger_takes_a_preimage_of_32_bytes_only(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(SealedChain, "size", size)
+    world = open_world()  # E confirmed it, whatever it is
+    world.release()
+    chain = world.armed
+    assert isinstance(chain, SealedChain)
+    record = PreimageRevealed(Network.REGTEST, EPOCH, chain.find_preimage(EPOCH))
+    assert hashlib.sha256(record.preimage).digest() == chain.entry(EPOCH).preimage_hash
+    if size == 32:
+        chain.add(record)
+        assert chain.ledger.judgements.preimages[EPOCH].preimage == record.preimage
+    else:
+        assert chain.refusal(record) == "WRONG_PREIMAGE"

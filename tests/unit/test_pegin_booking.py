@@ -109,7 +109,6 @@ def test_refuses_every_changed_field_of_a_booking(world: FlowWorld, transfer: Bu
     lies = (
         replace(right, credits=(replace(credit, value=Sats(credit.value + 1)),)),
         replace(right, credits=(replace(credit, fee_in=Sats(credit.fee_in - 1)),)),
-        replace(right, credits=(credit, credit)),
         replace(right, credits=()),
         replace(right, vault_created=right.vault_created[:-1]),
         replace(right, vault_spent=(credit.outpoint,)),
@@ -121,6 +120,7 @@ def test_refuses_every_changed_field_of_a_booking(world: FlowWorld, transfer: Bu
     assert judge(world, transfer, facts, right) == ("", "")
     for lie in lies:
         assert judge(world, transfer, facts, lie) == ("V70", "BOOKING_MISMATCH")
+    assert judge(world, transfer, facts, replace(right, credits=(credit, credit))) == ("V13", "DUPLICATE")
 
 
 def test_refuses_to_book_twice(world: FlowWorld, transfer: BuiltTransaction) -> None:

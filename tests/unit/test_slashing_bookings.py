@@ -10,21 +10,40 @@ import pytest
 
 from slashing.bookings import is_unrecorded, review_unrecorded_booking
 from slashing.bundle import list_bundles
+from smpc.bitcoin.script import Leaf
 from smpc.bitcoin.transaction import Transaction, TxIn, TxOut
+from smpc.errors import Refused
 from smpc.node.ports import TransactionStatus
 from smpc.protocol.emergency import ANCHOR_VALUE, Rung
 from smpc.protocol.facts import BookingFacts, TransactionFacts
-from smpc.protocol.intents import Booking
+from smpc.protocol.intents import Booking, Credit
 from smpc.protocol.pod_messages import BookingSubject, CommitRequest, Envelope, Refusal
-from smpc.types import BlockHash, BtcHeight, EpochNumber, GroupId, Outpoint, Purpose, Role, Sats, Script, Txid
+from smpc.protocol.verdict_records import EvidenceRecorded, compute_release_id
+from smpc.types import (
+    AccountKey,
+    BlockHash,
+    BtcHeight,
+    BurnId,
+    EpochNumber,
+    GroupId,
+    Network,
+    Outpoint,
+    Purpose,
+    Role,
+    Sats,
+    Script,
+    Txid,
+)
 from tests.property.test_pegin_review import iter_field_changes
 from tests.support.armed_world import ArmedWorld, arm_deposit
 from tests.support.flow_world import find_rule
 from tests.support.groups import EPOCH
 from tests.support.pod_world import PodWorld
+from tests.support.thefts import steal
 
 VALUES = (500_000, 600_000)
 ACTIVE = EpochNumber(1)
+THIEF = Txid(b"\x07" * 32)
 
 
 @pytest.fixture
@@ -74,7 +93,7 @@ def book_emergency(world: ArmedWorld, place: int = 0) -> tuple[Outpoint, Booking
 
 def book_loss(world: ArmedWorld, count: int = 2) -> tuple[tuple[Outpoint, ...], Booking]:
     outpoints = tuple(sorted(world.ledger.vault))[:count]
-    return outpoints, world.ledger.judgements.compute_loss_booking(outpoints, Txid(b"\x07" * 32))
+    return outpoints, world.ledger.judgements.compute_loss_booking(outpoints, THIEF)
 
 
 # -------------------------------------------------------------- emergencies
@@ -152,6 +171,23 @@ def test_without_a_release_no_emergency_is_booked() -> None:
     assert not is_unrecorded(calm.ledger, booking)
 
 
+def test_an_emergency_that_w_sent_without_a_release_is_signed_once_evidence_proves_it() -> None:
+    world = ArmedWorld.filled(*VALUES)
+    outpoint = min(world.ledger.vault)
+    (item,), rung = world.ledger.armings[outpoint], find_rung(world, outpoint)
+    sent = steal(world.ledger, world.armed.keyed[EPOCH], outpoint, item.output.value, item.output.child, Leaf.REJECTION)
+    evidence = EvidenceRecorded(replace(sent, unsigned=rung.transaction).accuse(Role.WITNESS))
+    with pytest.raises(Refused, match="no released emergency"):
+        world.ledger.judgements.compute_emergency_booking(outpoint, rung.transaction.txid)
+    world.chain.add(evidence)
+    world.chain.skip(2)
+    booking = world.ledger.judgements.compute_emergency_booking(outpoint, rung.transaction.txid)
+    assert judge(world, booking, facts_of(world, booking, [outpoint])) == ("", "")
+    assert judge(world, booking, facts_of(world, booking, [outpoint], confirmations=2)) == ("V70", "NOT_DEEP_ENOUGH")
+    unproven = replace(booking, intent=compute_release_id(Network.REGTEST, ACTIVE))
+    assert not is_unrecorded(world.ledger, unproven)
+
+
 def test_a_convicted_epoch_books_nothing_of_its_own(world: ArmedWorld) -> None:
     outpoint, booking = book_emergency(world)
     own = replace(booking, epoch=EPOCH)
@@ -179,6 +215,39 @@ def test_a_loss_names_all_the_booked_outputs_that_the_transaction_took_and_no_ot
     assert judge(world, booking, facts_of(world, booking, every[:3])) == ("V70", "BOOKING_MISMATCH")
     assert judge(world, booking, facts_of(world, booking, outpoints)) == ("", "")
     world.chain.add(world.turning.sign_booking(booking))
+    assert not set(outpoints) & set(world.ledger.vault)
+
+
+def test_a_booking_that_names_anything_twice_is_refused_by_name(world: ArmedWorld) -> None:
+    """As sets they are what my node says: an honest member would sign it."""
+    outpoints, loss = book_loss(world, 1)
+    twice = replace(loss, vault_spent=outpoints * 2, reserve_loss=Sats(2 * loss.reserve_loss))
+    verdict = review_unrecorded_booking(world.ledger, facts_of(world, twice, outpoints), twice)
+    assert find_rule(verdict) == ("V13", "DUPLICATE")
+    refusal = verdict.refusal()
+    assert refusal is not None
+    assert refusal.message == "the booking names the same spent output twice"
+    outpoint, emergency = book_emergency(world)
+    credit = Credit(outpoint, AccountKey(bytes(32)), Sats(1), Sats(0))
+    for lie in (
+        replace(emergency, vault_created=emergency.vault_created * 2),
+        replace(emergency, vault_spent=emergency.vault_spent * 2),
+        replace(emergency, credits=(credit, credit)),
+        replace(emergency, settled=(BurnId(bytes(32)),) * 2),
+    ):
+        assert judge(world, lie, facts_of(world, lie, [outpoint])) == ("V13", "DUPLICATE")
+
+
+def test_what_a_booked_theft_took_too_is_signed_as_another_loss(world: ArmedWorld) -> None:
+    outpoints = tuple(sorted(world.ledger.vault))[:2]
+    first, second = (world.ledger.judgements.compute_loss_booking((item,), THIEF) for item in outpoints)
+    # The second output entered the vault only after the first was booked as lost.
+    world.chain.add(world.turning.sign_booking(first))
+    assert judge(world, second, facts_of(world, second, outpoints)) == ("", "")
+    again = replace(second, vault_spent=outpoints)
+    assert judge(world, again, facts_of(world, again, outpoints)) == ("V70", "ALREADY_BOOKED")
+    assert judge(world, first, facts_of(world, first, outpoints)) == ("V70", "ALREADY_BOOKED")
+    world.chain.add(world.turning.sign_booking(second))
     assert not set(outpoints) & set(world.ledger.vault)
 
 
