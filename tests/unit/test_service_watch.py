@@ -19,9 +19,10 @@ from smpc.participant.review_log import StoredReview
 from smpc.participant.reviewer import Reviewer
 from smpc.participant.service_desk import ServiceDesk, is_asked_wrongly
 from smpc.participant.service_watch import REPEAT_AFTER, ServiceWatch
+from smpc.participant.sweep_memory import SweepMemory
 from smpc.protocol.intents import Endorsement, Intent, compute_endorsement_digest
-from smpc.protocol.ledger_state import IntentStatus
-from smpc.protocol.pod_messages import CommitReply, Envelope, IntentSubject, Refusal, SessionHeader
+from smpc.protocol.ledger_state import EpochState, IntentStatus
+from smpc.protocol.pod_messages import CommitReply, EndorseRequest, Envelope, IntentSubject, Refusal, SessionHeader
 from smpc.protocol.records import GroupInfo, Record
 from smpc.protocol.review import Finding, Stage
 from smpc.protocol.service import (
@@ -651,6 +652,39 @@ async def test_a_pod_remembers_what_it_said_to_a_proposed_sweep(retiring: Town) 
     pod.node.is_synced = False
     await pods.endorse(pod, built)
     assert pod.signer.sweeps.find(group) == ServiceRefused("V02", "NODE_BEHIND")
+
+
+async def test_a_pod_remembers_nothing_of_groups_that_are_not_its_own(retiring: Town) -> None:
+    """A coordinator could else name an epoch after the other and have each remembered for ever."""
+    pods, built = retiring.pods, retiring.world.sweep()
+    pod = pods.pods[V, 0]
+    header = pods.header(V, Purpose.SWEEP, built.intent.intent_id)
+    invented = [(GroupId(EpochNumber(number), V), number) for number in (1, 2, 1_000, 2**64 - 1)]
+    for group, number in [(GroupId(EPOCH, W), EPOCH), (GroupId(EPOCH, E), EPOCH), *invented]:
+        intent = replace(built.intent, epoch=EpochNumber(number))
+        request = EndorseRequest(replace(header, group=group), intent, b"")
+        assert isinstance(await pod.signer.endorse(pods.letter("Endorse", request), 10.0), Refusal)
+        assert pod.signer.sweeps.find(group) is None
+    await pods.endorse(pod, built, b"\x00")
+    assert isinstance(pod.signer.sweeps.find(GroupId(EPOCH, V)), ServiceRefused)
+
+
+async def test_what_was_said_for_an_epoch_is_forgotten_when_the_epoch_is_over(retiring: Town) -> None:
+    sweeps, epochs = SweepMemory(), dict(retiring.world.ledger.epochs)
+    group, sweep = GroupId(EPOCH, V), retiring.world.armed.make_sweep(0)
+    said = Refusal("V53", ("V53",), "OUTPUT_LEFT_OUT", "no")
+    for state, is_kept in (
+        (EpochState.RETIRING, True),
+        (EpochState.PARKED, True),
+        (EpochState.RETIRED, False),
+        (EpochState.ABORTED, False),
+    ):
+        sweeps.note(group, sweep, said)
+        sweeps.forget_over({**epochs, EPOCH: replace(epochs[EPOCH], state=state)})
+        assert (sweeps.find(group) is not None) is is_kept, state
+    sweeps.note(group, sweep, said)
+    sweeps.forget_over({})
+    assert sweeps.find(group) is None
 
 
 async def test_an_endorsement_counts_only_as_its_member_made_it_since_the_sweep_is_due(retiring: Town) -> None:
