@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pegin.difference import judge_difference
 from pegin.model import BuiltTransaction, compute_rate_limit
@@ -14,6 +15,9 @@ from smpc.protocol.intents import Commission, Intent, IntentKind, Payment, list_
 from smpc.protocol.ledger_state import EpochState, IntentEntry, IntentStatus
 from smpc.protocol.review import Review, Stage
 from smpc.types import IntentId, Role, Sats, Vbytes
+
+BYTES_DIFFER: Final = "the transaction differs from what I rebuild from the intent"
+"""The detail of V10 when the intent is right and the bytes beside it are not: they are the proposer's alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def _judge_rebuilt(review: Review, case: Case) -> None:
         return
     review.require("V10", built.intent == case.intent, "the intent differs from what I rebuild from its choice")
     same = built.transaction.to_bytes() == case.proposal.unsigned_tx
-    if not review.require("V10", same, "the transaction differs from what I rebuild from the intent"):
+    if not review.require("V10", same, BYTES_DIFFER):
         judge_difference(review, built, case.proposal.unsigned_tx)
 
 

@@ -39,6 +39,7 @@ def review_arming(ledger: LedgerView, facts: ArmingFacts, subject: ArmingSubject
     for item in arming.outputs[: _compute_most(ledger)]:
         if item.child < VAULT_RANGE_START:
             _judge_deposit(review, ledger, facts, arming, item)
+            _judge_release(review, ledger, arming, item)
     built, why = _try_rebuild(ledger, subject)
     if built is None:
         review.require("V10", False, f"it cannot be rebuilt: {why}")
@@ -127,6 +128,16 @@ def _judge_deposit(review: Review, ledger: LedgerView, facts: ArmingFacts, armin
     text = f"{item.outpoint} does not pay invoice {arming.epoch}/{item.child}"
     review.require("V14", found.script == script, text, reason="UNKNOWN_SCRIPT")
     review.require("V19", found.confirmations >= 1, f"{item.outpoint} is unconfirmed")
+
+
+def _judge_release(review: Review, ledger: LedgerView, arming: Arming, item: IntentInput) -> None:
+    """Judge V65 of a judged epoch's deposit: a new one is never transferred, so its user refunds it (section 6)."""
+    source = ledger.epochs.get(arming.epoch)
+    if source is None or not source.is_convicted:
+        return
+    is_known = any(entry.epoch == arming.epoch for entry in ledger.armings.get(item.outpoint, ()))
+    text = f"epoch {arming.epoch} is judged: deposit {item.outpoint} was not armed before and is not now"
+    review.require("V65", is_known, text, reason="EPOCH_JUDGED")
 
 
 def judge_emergencies(

@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from pegin.checks import BYTES_DIFFER
 from smpc.curve import SecretKey, sign_schnorr
 from smpc.errors import InvalidInput
+from smpc.participant.review_log import StoredReview
 from smpc.participant.shares import ShareRing
 from smpc.participant.signing_log import SigningLog
 from smpc.participant.sweep_memory import SweepMemory
@@ -29,7 +31,11 @@ from smpc.protocol.service import (
 from smpc.protocol.verdict_records import compute_sweep_subject
 from smpc.types import GroupId, Network, Signature
 
-_NEWEST: Final = 1
+_SESSION_RULES: Final = frozenset({"V01", "V03", "V04", "V08", "V09"})
+_SESSION_REASONS: Final = frozenset(
+    {("V06", "WRONG_GROUP"), ("V21", "INTENT_NOT_FINAL"), ("V21", "WINDOW_NOT_OVER"), ("V21", "INTENT_NOT_LIVE")}
+)
+"""What fails by how, whom and when a coordinator asks; then other rules may fail for the same cause."""
 
 
 class ServiceDesk:
@@ -70,11 +76,27 @@ class ServiceDesk:
         if release is not None:
             header, response = release
             return ShareReleased(decode(SessionHeader, header), decode(Envelope, response))
-        for review in self._log.find_reviews(question.subject, _NEWEST):
+        for review in self._log.find_reviews(question.subject):
+            if review.stage is not Stage.SIGN or review.subject != question.subject or is_asked_wrongly(review):
+                continue
             failed = [finding for finding in review.findings if not finding.ok]
-            if review.stage is Stage.SIGN and failed:
-                return ServiceRefused(failed[0].rule, failed[0].reason)
+            return ServiceRefused(failed[0].rule, failed[0].reason) if failed else NotAsked()
         return NotAsked()
 
     def _sign(self, digest: bytes) -> Signature:
         return sign_schnorr(self._secret, digest, os.urandom(32))
+
+
+def is_asked_wrongly(review: StoredReview) -> bool:
+    """Tell whether a review of a recorded intent refused what a coordinator made up, and so says nothing of this pod.
+
+    Its own are the session, the bytes beside the intent (V10, and any rule that they break), and the signatures it
+    shows to W (V11). That the intent cannot be rebuilt from its own id's content is this pod's own finding.
+    """
+    failed = [finding for finding in review.findings if not finding.ok]
+    if any(finding.rule in _SESSION_RULES or (finding.rule, finding.reason) in _SESSION_REASONS for finding in failed):
+        return True
+    rebuilding = {finding.detail for finding in failed if finding.rule == "V10"}
+    if rebuilding:
+        return rebuilding == {BYTES_DIFFER}
+    return any(finding.rule == "V11" for finding in failed)

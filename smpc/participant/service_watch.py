@@ -22,6 +22,7 @@ from smpc.node.consensus import ConsensusNode
 from smpc.node.ports import BitcoinNode
 from smpc.participant.gather import FEE_TARGET_BLOCKS, FactGatherer
 from smpc.participant.peers import Peers
+from smpc.participant.review_log import StoredReview
 from smpc.participant.reviewer import Reviewer
 from smpc.participant.signing_log import SigningLog
 from smpc.protocol.intents import Intent
@@ -34,6 +35,7 @@ from smpc.protocol.service import (
     ServedQuestion,
     Standing,
     is_group_serving,
+    is_patient,
     judge_answer,
     list_overdue,
 )
@@ -78,7 +80,7 @@ class ServiceWatch:
         self._planned: dict[EpochNumber, KaonHeight] = {}
         self._sweepable: dict[EpochNumber, KaonHeight] = {}
         self._sent: set[bytes] = set()
-        """Intents whose transaction my node has shown: when it drops one for its fee, it was served all the same."""
+        """Intents whose transaction my node has shown: one that it drops for its fee excuses a group while patient."""
 
     async def look(self) -> None:
         """Look at everything that is overdue by the newest final block; what cannot be judged now is tried again."""
@@ -121,9 +123,10 @@ class ServiceWatch:
             if since is None or ledger.height < since + ledger.params.silence_blocks:
                 return None
             return replace(item, since=max(item.since, since))
-        if not await asyncio.to_thread(self._is_their_turn, item, item.intent):
+        patient = is_patient(ledger.height - item.since, ledger.params.silence_blocks)
+        if not await asyncio.to_thread(self._is_their_turn, item, item.intent, patient=patient):
             return None
-        if item.subject in self._sent:
+        if patient and item.subject in self._sent:
             return None
         if await self._node.fetch_transaction(item.intent.txid) is not None:
             self._sent.add(item.subject)
@@ -133,20 +136,25 @@ class ServiceWatch:
             log.info("service.refused_here", subject=item.subject.hex(), rules=refusals)
         return None if refusals else item
 
-    def _is_their_turn(self, item: Overdue, intent: Intent) -> bool:
-        """Tell whether the accused group is the one that is missing, as far as my log knows: V signs first, then W."""
+    def _is_their_turn(self, item: Overdue, intent: Intent, *, patient: bool) -> bool:
+        """Tell whether the accused group is the one that is missing, as far as my log knows: V signs first, then W.
+
+        That V once signed excuses it no longer than a share that left: it may have shown me what nobody else gets.
+        """
         has_released = self._log.has_released(intent.intent_id)
         if item.role is Role.WITNESS:
             return has_released
-        return not has_released and not self._has_seen_signatures(intent)
+        return not patient or not (has_released or self._has_seen_signatures(intent))
 
     def _has_seen_signatures(self, intent: Intent) -> bool:
-        """Tell whether V's signatures fitted when a coordinator brought them to me (V11)."""
+        """Tell whether V's signatures fitted when a coordinator brought them to me (V11).
+
+        Only in a session of my own group (V06) are they looked at, and a session may bear any intent's id as its own.
+        """
         return any(
-            finding.rule == "V11" and finding.ok
+            _has_held(review, "V06") and _has_held(review, "V11")
             for review in self._log.find_reviews(intent.intent_id)
-            if review.stage is Stage.SIGN
-            for finding in review.findings
+            if review.stage is Stage.SIGN and review.subject == intent.intent_id
         )
 
     # -------------------------------------------------------------- sweeps
@@ -218,6 +226,11 @@ def _can_arm(ledger: Ledger) -> bool:
         return False
     needed = ledger.epochs[active].groups[Role.EMERGENCY].threshold
     return len(ledger.judgements.list_good(active, Role.EMERGENCY)) >= needed
+
+
+def _has_held(review: StoredReview, rule: str) -> bool:
+    outcomes = [finding.ok for finding in review.findings if finding.rule == rule]
+    return bool(outcomes) and all(outcomes)
 
 
 def _key_of(item: Overdue) -> tuple[Role, bytes]:

@@ -93,7 +93,8 @@ class Signer:
         return self._vault.session_count
 
     def advance(self, height: KaonHeight) -> None:
-        """Forget sessions that expired below this final height."""
+        """Forget sessions that expired below this final height, and what was said for epochs that are over."""
+        self.sweeps.forget_over(self._view().epochs)
         for session in self._vault.advance(height):
             self._guests.forget(session)
             log.info("session.expired", session=session.hex())
@@ -103,7 +104,8 @@ class Signer:
         verdict = await self._reviewer.review_endorsement(letter, seconds_left)
         ledger, header, intent = self._view(), letter.request.header, letter.request.intent
         if isinstance(verdict, Refusal):
-            self.sweeps.note(header.group, intent, verdict)
+            if self._is_own(header.group):
+                self.sweeps.note(header.group, intent, verdict)
             return verdict
         held = verdict.held
         digest = compute_endorsement_digest(intent.network, intent.intent_id, header.group.role, ledger.height)
@@ -247,6 +249,11 @@ class Signer:
         return self._log.record_share(
             asked, response, prepared.claim, replaces=replaces, freed=self._reviewer.find_freed(prepared.intent)
         )
+
+    def _is_own(self, group: GroupId) -> bool:
+        """Tell whether this pod is a member of a group by its own ledger."""
+        entry = self._view().epochs.get(group.epoch)
+        return entry is not None and self._ring.identity in entry.members.get(group.role, ())
 
     def _is_guest(self, leader: IdentityKey) -> bool:
         """Tell whether a leader is no coordinator: a validator, which may be anybody's."""

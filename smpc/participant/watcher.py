@@ -54,7 +54,7 @@ class SpendWatcher:
         self._consensus = consensus
         self._view = view
         self._search = SpendSearch(node)
-        self._watched: tuple[KaonHeight, Mapping[Outpoint, WatchedOutput]] | None = None
+        self._watched: tuple[KaonHeight, Mapping[Outpoint, tuple[WatchedOutput, ...]]] | None = None
         self._place = 0
         self._tip: BlockHash | None = None
         self._cases: dict[tuple[EpochNumber, Txid], UnauthorisedSpend] = {}
@@ -139,8 +139,15 @@ class SpendWatcher:
                 return None
         return maker.height
 
-    async def _judge(self, ledger: Ledger, outpoint: Outpoint, watched: WatchedOutput, txid: Txid) -> None:
-        if (watched.epoch, txid) in self._cases or ledger.judgements.find_permission(watched.epoch, outpoint, txid):
+    async def _judge(self, ledger: Ledger, outpoint: Outpoint, watched: Iterable[WatchedOutput], txid: Txid) -> None:
+        """Take a spend as a case of the one epoch whose keys it shows, of all that the output may be."""
+        unsettled = [
+            item
+            for item in watched
+            if (item.epoch, txid) not in self._cases
+            and not ledger.judgements.find_permission(item.epoch, outpoint, txid)
+        ]
+        if not unsettled:
             return
         status = await self._node.fetch_transaction(txid)
         if status is None:
@@ -151,11 +158,17 @@ class SpendWatcher:
             raise CheckFailed(f"my node says that {to_display_hex(txid)} spends {outpoint}, which it does not")
         prevouts = await self._fetch_prevouts(transaction)
         position = spent.index(outpoint)
-        evidence = await asyncio.to_thread(
-            find_spend_evidence, ledger, watched.epoch, watched.child, transaction, prevouts, position
-        )
-        if evidence is not None:
-            self.take(evidence)
+        for item in unsettled:
+            try:
+                evidence = await asyncio.to_thread(
+                    find_spend_evidence, ledger, item.epoch, item.child, transaction, prevouts, position
+                )
+            except BridgeError as reason:
+                log.info("spend.not_theirs", epoch=item.epoch, txid=to_display_hex(txid), reason=reason.message)
+                continue
+            if evidence is not None:
+                self.take(evidence)
+                return
 
     async def _fetch_prevouts(self, transaction: Transaction) -> tuple[TxOut, ...]:
         """Return what a transaction spends; Unavailable when my node does not know one of its parents now."""
@@ -173,7 +186,7 @@ class SpendWatcher:
             found.append(outputs[item.outpoint.vout])
         return tuple(found)
 
-    def _list_watched(self, ledger: Ledger) -> Mapping[Outpoint, WatchedOutput]:
+    def _list_watched(self, ledger: Ledger) -> Mapping[Outpoint, tuple[WatchedOutput, ...]]:
         if self._watched is None or self._watched[0] != ledger.height:
             self._watched = (ledger.height, list_watched(ledger))
         return self._watched[1]

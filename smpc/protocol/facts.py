@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from smpc.params import Params
+from smpc.protocol.arming_state import ArmingEntry
 from smpc.protocol.intents import Booking, Intent, VaultEntry
 from smpc.protocol.ledger_state import BurnEntry, EpochEntry, IntentEntry, InvoiceEntry
 from smpc.protocol.pod_messages import SessionHeader
@@ -95,6 +96,11 @@ class LedgerView(Protocol):
     @property
     def median_btc_height(self) -> BtcHeight | None:
         """Return the median Bitcoin height of the validators' heartbeats; None while there is none."""
+        ...
+
+    @property
+    def armings(self) -> Mapping[Outpoint, tuple[ArmingEntry, ...]]:
+        """Return what E recorded of each outpoint, oldest first; more than one epoch's E may have named it."""
         ...
 
     @property

@@ -45,6 +45,7 @@ def apply_arming_recorded(tables: LedgerTables, record: ArmingRecorded) -> None:
     _check_deposits(tables, source, arming)
     _check_target(tables, arming)
     _check_own(tables, arming)
+    _check_booked(tables, arming)
     for entry in _verify_outputs(tables, record):
         outpoint = entry.output.outpoint
         known = tables.armings.get(outpoint, ())
@@ -197,6 +198,19 @@ def _check_own(tables: LedgerTables, arming: Arming) -> None:
     if tables.armed.get(arming.epoch, 0) + fresh > MAX_ARMED:
         text = f"an epoch arms at most {MAX_ARMED} outputs"
         raise Refused(text, remedy="wait for the next epoch", rule="V12", code="TOO_MANY_ARMED")
+
+
+def _check_booked(tables: LedgerTables, arming: Arming) -> None:
+    """Refuse an arming that says otherwise of a booked vault output than its booking.
+
+    Of booked outputs alone the ledger knows whose they are: a deposit's script stands nowhere in it, and an intent's
+    txid is its endorsers' word until V and W have signed for it.
+    """
+    for item in arming.outputs:
+        booked = tables.vault.get(item.outpoint)
+        if booked is not None and (booked.epoch, _to_input(booked)) != (arming.epoch, item):
+            text = f"{item.outpoint} is booked as another output, of epoch {booked.epoch}"
+            raise Refused(text, remedy="take it as the ledger's vault has it", rule="V60", code="BOOKED_OTHERWISE")
 
 
 def _check_deposits(tables: LedgerTables, source: EpochEntry, arming: Arming) -> None:

@@ -138,8 +138,8 @@ _CATALOGUE: Final = (
     Rule("V64", ("RUNG_SIGNED",), "each rung of an outpoint is signed once for each target"),
     Rule(
         "V65",
-        ("NO_TARGET", "VALUE_TOO_SMALL", "ARMING_OFF"),
-        "the target is certified and not retired, and the value bears at least one rung",
+        ("NO_TARGET", "VALUE_TOO_SMALL", "ARMING_OFF", "EPOCH_JUDGED"),
+        "the target is certified and not retired, the value bears at least one rung, no judged epoch gets new deposits",
     ),
     Rule(
         "V70",

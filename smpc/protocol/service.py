@@ -240,6 +240,11 @@ def is_endorsed(item: Overdue, info: GroupInfo, position: int, said: SweepEndors
     return verify_schnorr(XOnlyKey(info.host_keys[position][1:]), digest, made.signature)
 
 
+def is_patient(waited: int, silence_blocks: int) -> bool:
+    """Tell whether what nobody else can see is still believed, `waited` blocks after a group could have served."""
+    return waited < IDLE_PATIENCE * silence_blocks
+
+
 def is_group_serving(
     item: Overdue, threshold: int, answers: Sequence[Standing], height: KaonHeight, silence_blocks: int
 ) -> bool:
@@ -250,11 +255,11 @@ def is_group_serving(
     would be long in every node. A sweep that nobody recorded is V's to move first: there an idle W is not at fault
     however long it takes, or both would be judged for one lazy relay.
     """
-    is_patient = height < item.since + IDLE_PATIENCE * silence_blocks
+    patient = is_patient(height - item.since, silence_blocks)
     counts: Mapping[Standing, bool] = {
-        Standing.SERVES: is_patient or item.intent is None,
-        Standing.IDLE: is_patient or (item.intent is None and item.role is Role.WITNESS),
-        Standing.DISAGREES: is_patient,
+        Standing.SERVES: patient or item.intent is None,
+        Standing.IDLE: patient or (item.intent is None and item.role is Role.WITNESS),
+        Standing.DISAGREES: patient,
         Standing.FAILS: False,
     }
     return sum(counts[answer] for answer in answers) >= threshold

@@ -277,11 +277,27 @@ def test_an_outpoint_is_armed_as_one_output_by_its_epoch_whatever_else_e_signs()
     honest = IntentInput(entry.outpoint, entry.value, entry.child)
     for other in (replace(honest, value=Sats(entry.value - 1)), replace(honest, child=compute_vault_index(1))):
         assert chain.refusal(chain.pre_sign(build_arming(chain.ledger, EPOCH, [other]))) == "ARMED_OTHERWISE"
-    beside = build_arming(chain.ledger, ONE, [replace(honest, value=Sats(1_000))])
+    unbooked = replace(honest, outpoint=replace(entry.outpoint, vout=entry.outpoint.vout + 1))
+    chain.add(chain.pre_sign(build_arming(chain.ledger, EPOCH, [unbooked])))
+    beside = build_arming(chain.ledger, ONE, [replace(unbooked, value=Sats(1_000))])
     assert chain.refusal(chain.pre_sign(beside)) == "VALUE_TOO_SMALL"
-    chain.add(chain.pre_sign(build_arming(chain.ledger, ONE, [replace(honest, value=Sats(90_000))])))
-    assert [item.epoch for item in chain.ledger.armings[entry.outpoint]] == [EPOCH, ONE]
+    chain.add(chain.pre_sign(build_arming(chain.ledger, ONE, [replace(unbooked, value=Sats(90_000))])))
+    assert [item.epoch for item in chain.ledger.armings[unbooked.outpoint]] == [EPOCH, ONE]
     assert chain.ledger.compute_coverage().is_full
+
+
+def test_a_booked_output_is_armed_as_it_is_booked_and_by_no_other_epochs_e() -> None:
+    chain = hold_over(1)
+    (entry,) = chain.ledger.vault.values()
+    booked = IntentInput(entry.outpoint, entry.value, entry.child)
+    for other in (booked, replace(booked, value=Sats(entry.value - 1)), replace(booked, child=compute_vault_index(1))):
+        record = chain.pre_sign(build_arming(chain.ledger, ONE, [other]))
+        assert chain.refusal(record) == "BOOKED_OTHERWISE"
+    elsewhere = replace(booked, outpoint=replace(entry.outpoint, vout=entry.outpoint.vout + 1))
+    mixed = chain.pre_sign(build_arming(chain.ledger, ONE, [booked, elsewhere]))
+    assert chain.refusal(mixed) == "BOOKED_OTHERWISE"
+    chain.add(chain.pre_sign(build_arming(chain.ledger, ONE, [elsewhere])))
+    assert [item.epoch for item in chain.ledger.armings[entry.outpoint]] == [EPOCH]
 
 
 def test_an_epoch_arms_so_many_outputs_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from pegin.model import BuiltTransaction
 from slashing.build import build_arming
 from slashing.bundle import list_bundles
-from slashing.model import BuiltRejection
-from smpc.protocol.arming_records import Arming
+from slashing.model import BuiltArming, BuiltRejection
+from smpc.protocol.arming_records import Arming, list_created
 from smpc.protocol.emergency import ANCHOR_VALUE
 from smpc.protocol.intents import IntentInput, VaultEntry
 from smpc.protocol.ledger_state import BurnStatus, EpochState, IntentStatus
@@ -196,13 +197,27 @@ def test_a_payout_that_an_emergency_overtook_is_dead_and_its_burn_is_open_again(
     assert world.ledger.find_standing((), (burn,)) == ()
 
 
-def test_what_another_epochs_e_armed_of_an_output_is_never_booked_in_its_place() -> None:
-    world = ArmedWorld.retiring(150_000)
-    world.turn()
-    (entry,) = world.ledger.vault.values()
-    world.armed.renew(0, [entry.outpoint])
-    foreign = build_arming(world.ledger, ONE, [IntentInput(entry.outpoint, entry.value, entry.child)])
+def claim_before_it_is_booked(world: ArmedWorld, built: BuiltTransaction) -> BuiltArming:
+    """Let epoch 1's E record as its own the one output of an intent, which then is renewed, mined and booked.
+
+    Once it is booked the ledger refuses that.
+    """
+    (created,) = list_created(built.intent)
+    foreign = build_arming(world.ledger, ONE, [created])
+    world.armed.renew(FIRST, [created.outpoint])
     world.chain.add(world.armed.pre_sign(foreign))
+    world.mine(built)
+    return foreign
+
+
+def test_what_another_epochs_e_armed_of_an_output_is_never_booked_in_its_place() -> None:
+    world = ArmedWorld.filled()
+    built = world.record(world.transfer(world.deposit(0, 150_000)))
+    world.turn()
+    world.turn()
+    foreign = claim_before_it_is_booked(world, built)
+    (entry,) = world.ledger.vault.values()
+    assert foreign.arming.outputs == (IntentInput(entry.outpoint, entry.value, entry.child),)
     silence_group(world.armed, FIRST, V)
     (beside, *bundles) = list_bundles(world.ledger, entry.outpoint)
     own = next(item.emergency for item in bundles if item.emergency.target == beside.emergency.target)
@@ -221,16 +236,16 @@ def test_what_another_epochs_e_armed_of_an_output_is_never_booked_in_its_place()
 
 def test_what_another_epochs_w_rejects_of_an_output_never_takes_the_place_of_its_own() -> None:
     """With E and W of another released epoch beside it, the output's own rejection was lost, and recorded for ever."""
-    world = ArmedWorld.retiring(150_000)
+    world = ArmedWorld.filled()
     chain = world.armed
-    (entry,) = world.ledger.vault.values()
+    parent = world.record(world.transfer(world.deposit(0, 150_000)))
+    world.turn()
     chain.fund_active("bob", 150_000, 1)
     chain.turn()
-    chain.renew(0, [entry.outpoint])
-    foreign = build_arming(world.ledger, ONE, [IntentInput(entry.outpoint, entry.value, entry.child)])
-    own = world.ledger.armings[entry.outpoint][-1]
+    foreign = claim_before_it_is_booked(world, parent)
+    (entry,) = (item for item in world.ledger.vault.values() if item.epoch == FIRST)
+    own = next(item for item in reversed(world.ledger.armings[entry.outpoint]) if item.epoch == FIRST)
     assert foreign.arming.target_script == own.target_script
-    chain.add(chain.pre_sign(foreign))
     for epoch in (FIRST, ONE):
         silent = silence_group(chain, epoch, V)
         wait_until_final(chain, world.ledger.judgements.verdicts[epoch, V].recorded, silent)

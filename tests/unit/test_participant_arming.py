@@ -10,6 +10,7 @@ import pytest
 from pegin.model import BuiltTransaction
 from slashing.build import build_armings, build_renewal
 from slashing.model import BuiltArming
+from smpc.protocol.arming_records import list_created
 from smpc.protocol.codec import decode_variant, encode_variant
 from smpc.protocol.pod_messages import ArmingSubject, CommitReply, Refusal, SignReply, SignRequest, Subject
 from smpc.protocol.review import Stage
@@ -211,6 +212,37 @@ async def test_a_new_target_is_armed_again(tmp_path: Path) -> None:
     signatures = await pods.pre_sign(built, ArmingSubject(built.arming, None))
     world.chain.add(built.to_record(signatures))
     assert world.ledger.list_unarmed() == ()
+
+
+async def test_a_new_deposit_of_a_judged_epoch_is_never_pre_signed(tmp_path: Path) -> None:
+    """The invoice was issued and paid before the verdict: after it nothing of the epoch is transferred any more."""
+    world = ArmedWorld.filled(500_000)
+    deposit = world.deposit(len(world.ledger.invoices), 700_000)
+    world.release()
+    pods = PodWorld(world, tmp_path, roles=(E,))
+    parent = world.transfer(deposit)
+    built = next(item for item in build_armings(world.ledger, parent.intent) if item.arming.epoch == EPOCH)
+    for position in range(4):
+        subject = ArmingSubject(built.arming, parent.intent)
+        assert await refusal_of(pods, subject, pods.pods[E, position]) == ("V65", "EPOCH_JUDGED")
+    assert pods.world.chain.refusal(world.armed.pre_sign(built)) == "EPOCH_JUDGED"
+
+
+@pytest.mark.parametrize("is_judged", [False, True])
+async def test_what_was_armed_before_the_verdict_is_armed_again_after_it(tmp_path: Path, is_judged: bool) -> None:
+    world = ArmedWorld.filled(500_000)
+    parent, armings = arm_deposit(world, 700_000)
+    world.chain.add(*(world.armed.pre_sign(item) for item in armings))
+    world.record(parent)
+    vault, *_ = world.ledger.vault
+    created, *_ = (item.outpoint for item in list_created(parent.intent))
+    if is_judged:
+        world.release()
+    pods = PodWorld(world, tmp_path, roles=(E,))
+    for outpoint in (vault, created, *parent.intent.outpoints):
+        built = build_renewal(world.ledger, EPOCH, [outpoint])
+        signatures = await pods.pre_sign(built, ArmingSubject(built.arming, None))
+        assert not built.find_bad_signatures(signatures), outpoint
 
 
 def test_v_and_w_sign_nothing_whose_target_is_parked_meanwhile() -> None:

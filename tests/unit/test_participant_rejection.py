@@ -15,7 +15,7 @@ from slashing.rejection import build_rejections
 from smpc.bitcoin.transaction import Transaction
 from smpc.node.ports import TransactionStatus
 from smpc.participant.signing_claims import SpendClaim
-from smpc.protocol.arming_records import Arming
+from smpc.protocol.arming_records import Arming, list_created
 from smpc.protocol.codec import decode_variant, encode_variant
 from smpc.protocol.pod_messages import CommitReply, Refusal, RejectionSubject, SignRequest, Subject
 from smpc.protocol.verdict_records import compute_rejection_subject
@@ -117,19 +117,27 @@ async def test_w_signs_for_another_target_too_once_e_armed_that(pods: PodWorld) 
     assert await refusal_of(pods, first.arming) == ("V60", "WRONG_TARGET")
 
 
-async def test_what_another_epochs_e_recorded_of_an_outpoint_hides_nothing(pods: PodWorld) -> None:
-    world, before = world_of(pods), build(pods)
+async def test_what_another_epochs_e_recorded_of_an_outpoint_hides_nothing(tmp_path: Path) -> None:
+    world = ArmedWorld.filled(*VALUES)
+    parent, armings = arm_deposit(world, 300_000)
+    world.chain.add(*(world.armed.pre_sign(item) for item in armings))
+    world.record(parent)
+    world.release()
+    pods = PodWorld(world, tmp_path, roles=tuple(Role))
+    before, item = build(pods), list_created(parent.intent)[0]
+    assert item in before.arming.outputs
     world.turning.announce()
     world.turning.key(2)
-    item = before.arming.outputs[0]
     beside = build_arming(world.ledger, EpochNumber(1), [item])
-    world.chain.add(world.armed.pre_sign(beside))
+    world.chain.add(world.armed.pre_sign(beside))  # once it is booked the ledger refuses that
     world.chain.epoch = world.turning.keyed[EPOCH]
     newest = world.ledger.judgements.find_usable_arming(item.outpoint)
     assert newest is not None
     assert newest.epoch == 1
     assert build(pods) == before
     assert not before.find_bad_signatures(await pods.reject(before))
+    world.mine(parent)
+    assert item in build(pods).arming.outputs
 
 
 # -------------------------------------------------------------- what is not

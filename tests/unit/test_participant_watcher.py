@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
+from slashing.build import build_arming, build_armings
 from slashing.rejection import build_rejections
 from smpc.bitcoin.script import Leaf
 from smpc.bitcoin.transaction import TxOut
@@ -15,14 +16,15 @@ from smpc.node.memory_bitcoin import MemoryBitcoin
 from smpc.node.spend_search import MAX_BLOCKS
 from smpc.params import REGTEST
 from smpc.participant.watcher import SpendWatcher
+from smpc.protocol.arming_records import list_created
 from smpc.protocol.emergency import Target, build_emergency, build_target
 from smpc.protocol.intents import IntentInput
 from smpc.protocol.ledger import replay
 from smpc.protocol.spend_sighting import find_shown_evidence
 from smpc.protocol.verdict_records import EvidenceRecorded
-from smpc.protocol.watched_outputs import list_watched
+from smpc.protocol.watched_outputs import WatchedOutput, list_watched
 from smpc.threshold.child_keys import compute_vault_index
-from smpc.types import EpochNumber, Outpoint, Role, Sats, Script, Txid
+from smpc.types import ChildIndex, EpochNumber, Outpoint, Role, Sats, Script, Txid
 from tests.support.groups import EPOCH
 from tests.support.sweep_world import SweepWorld
 from tests.support.thefts import Theft, steal, steal_vault
@@ -127,6 +129,67 @@ async def test_an_armed_deposit_is_watched_and_its_user_s_refund_accuses_nobody(
         assert judged(stand) == ({V, W} if leaf is Leaf.TRANSFER else set())
 
 
+async def hold_armed_deposit(stand: WatchStand) -> Outpoint:
+    """Return an armed deposit of epoch 0, which retires, and nobody transfers."""
+    deposit = stand.deposit(500_000)
+    armings = build_armings(stand.ledger, stand.transfer(deposit).intent)
+    stand.world.chain.add(*(stand.world.armed.pre_sign(item) for item in armings))
+    stand.world.turn()
+    return deposit
+
+
+def claim(stand: WatchStand, *outputs: IntentInput) -> None:
+    """Let epoch 1's E record outputs as if they were its own."""
+    stand.world.chain.add(stand.world.armed.pre_sign(build_arming(stand.ledger, ONE, outputs)))
+
+
+@pytest.mark.parametrize("is_mined", [False, True])
+@pytest.mark.parametrize("is_claimed", [False, True])
+async def test_another_epochs_e_that_records_a_deposit_as_its_own_blinds_nobody(
+    is_claimed: bool, is_mined: bool
+) -> None:
+    stand = WatchStand.open()
+    deposit = await hold_armed_deposit(stand)
+    if is_claimed:
+        claim(stand, IntentInput(deposit, Sats(500_000), compute_vault_index(0)))
+    stolen = steal(stand.ledger, stand.world.armed.keyed[EPOCH], deposit, Sats(500_000), stand.world.children[deposit])
+    await stand.bitcoin.broadcast(stolen.complete().to_bytes())
+    stand.bitcoin.mine(1 if is_mined else 0)
+    await stand.watcher.look()
+    await stand.watcher.look()
+    assert set(stand.ledger.judgements.unauthorised) == {(EPOCH, V), (EPOCH, W)}
+    assert len(stand.accused) == 1
+
+
+async def test_what_another_epochs_e_claims_of_an_output_to_be_is_watched_beside_what_it_is() -> None:
+    stand = WatchStand.open()
+    built = stand.transfer(stand.deposit(500_000))
+    created, *_ = list_created(built.intent)
+    stand.world.record(built)
+    stand.world.turn()
+    claim(stand, created)
+    own = WatchedOutput(EPOCH, created.child)
+    assert list_watched(stand.ledger)[created.outpoint] == (own, replace(own, epoch=ONE))
+
+
+@pytest.mark.parametrize("is_mined", [False, True])
+async def test_a_spend_that_proves_nothing_hides_no_theft_behind_it(is_mined: bool) -> None:
+    """E can arm any output of Bitcoin as an invoice's; its owner spends it as if it were one."""
+    stand = WatchStand.open()
+    deposit, child = stand.deposit(500_000), ChildIndex(0)
+    bait = deposit
+    while bait >= deposit:
+        bait = stand.bitcoin.fund(Script(b"\x51\x20" + bytes(32)), Sats(500_000), confirmations=3)
+    both = [IntentInput(outpoint, Sats(500_000), child) for outpoint in (bait, deposit)]
+    stand.world.chain.add(stand.world.armed.pre_sign(build_arming(stand.ledger, EPOCH, both)))
+    for outpoint in (bait, deposit):
+        stolen = steal(stand.ledger, stand.world.armed.keyed[EPOCH], outpoint, Sats(500_000), child)
+        await stand.bitcoin.broadcast(stolen.complete().to_bytes())
+    stand.bitcoin.mine(1 if is_mined else 0)
+    await stand.watcher.look()
+    assert judged(stand) == {V, W}
+
+
 async def test_an_emergency_before_its_release_accuses_w_and_after_it_nobody() -> None:
     for is_released in (False, True):
         stand = await WatchStand.holding()
@@ -208,7 +271,7 @@ async def test_what_w_s_rejections_create_is_watched_before_it_is_booked() -> No
     stand.world.chain.add(stand.world.armed.reject(built))
     watched = list_watched(stand.ledger)
     assert created <= watched.keys()
-    assert {watched[key].epoch for key in created} == {ONE}
+    assert {item.epoch for key in created for item in watched[key]} == {ONE}
     rung = emergency.rungs[1]
     await stand.bitcoin.broadcast(
         replace(theft(stand, Leaf.REJECTION), unsigned=rung.transaction).complete().to_bytes()

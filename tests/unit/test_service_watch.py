@@ -8,18 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from pegin.checks import BYTES_DIFFER
 from pegin.model import BuiltTransaction
+from smpc.bitcoin.transaction import parse_transaction
 from smpc.errors import InvalidInput, Unavailable
 from smpc.node.ports import TransactionStatus
 from smpc.params import REGTEST
 from smpc.participant.gather import FactGatherer
+from smpc.participant.review_log import StoredReview
 from smpc.participant.reviewer import Reviewer
-from smpc.participant.service_desk import ServiceDesk
+from smpc.participant.service_desk import ServiceDesk, is_asked_wrongly
 from smpc.participant.service_watch import REPEAT_AFTER, ServiceWatch
+from smpc.participant.sweep_memory import SweepMemory
 from smpc.protocol.intents import Endorsement, Intent, compute_endorsement_digest
-from smpc.protocol.ledger_state import IntentStatus
-from smpc.protocol.pod_messages import CommitReply, Envelope, Refusal
+from smpc.protocol.ledger_state import EpochState, IntentStatus
+from smpc.protocol.pod_messages import CommitReply, EndorseRequest, Envelope, IntentSubject, Refusal, SessionHeader
 from smpc.protocol.records import GroupInfo, Record
+from smpc.protocol.review import Finding, Stage
 from smpc.protocol.service import (
     IDLE_PATIENCE,
     NotAsked,
@@ -52,7 +57,7 @@ from smpc.types import (
     Signature,
 )
 from tests.support.armed_world import ArmedWorld, arm_deposit
-from tests.support.groups import EPOCH, sign
+from tests.support.groups import EPOCH, endorse, sign
 from tests.support.peer_lines import MemoryPeers
 from tests.support.pod_world import MemberPod, PodWorld
 from tests.support.turning_chain import list_identities, list_secrets
@@ -124,6 +129,13 @@ class Town:
         before = len(self.box.sent)
         await self.watch(role, position).look()
         return len(self.box.sent) > before
+
+    def reach(self, height: int) -> None:
+        """Go on to exactly this block, with everybody's heartbeats on the way."""
+        self.world.turning.finalise_to(height - 30)
+        assert self.world.ledger.height <= height
+        while self.world.ledger.height < height:
+            self.world.chain.add()
 
     def wait(self, blocks: int) -> None:
         """Let so many blocks become final, with everybody's heartbeats."""
@@ -361,11 +373,196 @@ async def test_w_that_released_serves_and_a_member_of_w_accuses_v_no_more_once_i
     signatures = await town.pods.sign_with(V, late.built)
     await town.pods.sign_with(W, late.built, validators=signatures)
     assert not await town.complains(V)
-    town.wait(IDLE_PATIENCE * REGTEST.silence_blocks)
-    assert await town.complains(V), "with shares of both its transaction would be in my node"
     town.leave(V)
     assert not await town.complains(W, 0)
     assert await town.complains(W, 3), "nobody showed it V's signatures"
+    town.peers.away.clear()
+    town.wait(IDLE_PATIENCE * REGTEST.silence_blocks)
+    assert await town.complains(V), "with shares of both its transaction would be in my node"
+
+
+# ------------------------------------------------------------------ coordinators that lie
+
+
+def last_of(story: Story) -> int:
+    """Return the first final block at which nothing is believed any more that nobody else can see."""
+    return story.item.since + IDLE_PATIENCE * REGTEST.silence_blocks
+
+
+async def show_to_w(story: Story) -> tuple[Signature, ...]:
+    """Let V sign for a coordinator that shows it to W, and never asks W for its shares."""
+    pods = story.town.pods
+    signatures = await pods.sign_with(V, story.built)
+    header = pods.header(W, Purpose.TRANSFER, story.subject)
+    for pod in story.town.group(W):
+        assert isinstance(await pods.commit(pod, pods.subject(story.built, signatures), header), CommitReply)
+    return signatures
+
+
+async def test_who_is_asked_as_if_it_were_of_v_has_seen_no_signature(late: Story) -> None:
+    """A coordinator could else talk each member of W out of complaining about a V that withholds, with one refusal."""
+    town = late.town
+    header = town.pods.header(V, Purpose.TRANSFER, late.subject)
+    for pod in town.group(W):
+        reply = await town.pods.commit(pod, town.pods.subject(late.built), header)
+        assert isinstance(reply, Refusal)
+        assert reply.rule == "V06"
+    town.leave(V)
+    for position in range(3):
+        assert await town.complains(W, position)
+    town.world.chain.add(*town.box.sent)
+    assert town.world.ledger.judgements.verdicts[EPOCH, V].cause is Cause.DOES_NOT_SERVE
+
+
+async def test_what_v_signed_of_another_intent_under_this_one_s_name_is_no_signature_of_this_one(late: Story) -> None:
+    """The envelope's session id is the sender's choice: it may be any intent's id."""
+    town, held = late.town, (Finding("V06", ok=True), Finding("V11", ok=True))
+    borrowed = StoredReview(late.subject, bytes(32), Stage.SIGN, Purpose.TRANSFER, held, town.world.ledger.height)
+    town.group(W)[0].log.record_review(borrowed)
+    town.leave(V)
+    assert await town.complains(W)
+
+
+async def test_v_that_signed_once_and_then_withholds_is_judged_when_the_patience_is_over(late: Story) -> None:
+    town, last = late.town, last_of(late)
+    await show_to_w(late)
+    town.leave(V)
+    town.reach(last - 1)
+    for position in range(4):
+        assert not await town.complains(W, position)
+    town.reach(last)
+    for position in range(3):
+        assert await town.complains(W, position)
+    town.world.chain.add(*town.box.sent)
+    assert town.world.ledger.judgements.verdicts[EPOCH, V].cause is Cause.DOES_NOT_SERVE
+
+
+async def test_a_share_of_mine_excuses_v_no_longer_than_a_share_of_its_own(late: Story) -> None:
+    town, last = late.town, last_of(late)
+    await town.pods.sign_with(W, late.built, validators=await town.pods.sign_with(V, late.built))
+    town.leave(V)
+    town.reach(last - 1)
+    assert not await town.complains(W, 0)
+    town.reach(last)
+    assert await town.complains(W, 0)
+
+
+async def test_a_transaction_that_my_node_dropped_excuses_v_until_the_patience_is_over(late: Story) -> None:
+    town, last = late.town, last_of(late)
+    node, early, later = town.group(W)[0].node, town.watch(W), town.watch(W)
+    seen = TransactionStatus(late.built.transaction.to_bytes(), 0, None, None, None)
+    node.transactions[late.built.intent.txid] = seen
+    await early.look()
+    await later.look()
+    node.transactions.clear()
+    town.leave(V)
+    town.reach(last - 1)
+    await early.look()
+    assert not town.box.sent
+    town.reach(last)
+    node.transactions[late.built.intent.txid] = seen
+    assert not await town.complains(W), "it is there"
+    node.transactions.clear()
+    await later.look()
+    assert len(town.box.sent) == 1
+
+
+def _of_the_other_group(header: SessionHeader, subject: IntentSubject) -> tuple[SessionHeader, IntentSubject]:
+    role = W if header.group.role is V else V
+    return replace(header, group=GroupId(EPOCH, role)), subject
+
+
+JUNK: dict[str, Callable[[SessionHeader, IntentSubject], tuple[SessionHeader, IntentSubject]]] = {
+    "the other group": _of_the_other_group,
+    "another epoch": lambda header, it: (replace(header, group=GroupId(EpochNumber(1), header.group.role)), it),
+    "another purpose": lambda header, it: (replace(header, purpose=Purpose.PAYOUT), it),
+    "an old slot": lambda header, it: (replace(header, slot=KaonHeight(1)), it),
+    "no transaction": lambda header, it: (header, replace(it, unsigned_tx=b"")),
+    "another transaction": lambda header, it: (header, replace(it, unsigned_tx=_add_output(it.unsigned_tx))),
+    "no signatures": lambda header, it: (header, replace(it, validator_signatures=())),
+    "wrong signatures": lambda header, it: (header, replace(it, validator_signatures=(Signature(bytes(64)),))),
+}
+
+
+def _add_output(raw: bytes) -> bytes:
+    transaction = parse_transaction(raw)
+    return replace(transaction, outputs=(*transaction.outputs, transaction.outputs[0])).to_bytes()
+
+
+async def offer(story: Story, role: Role, name: str, signatures: tuple[Signature, ...] = ()) -> None:
+    """Ask every member of a group about the story's intent as no honest coordinator does."""
+    pods = story.town.pods
+    header, subject = pods.header(role, Purpose.TRANSFER, story.subject), pods.subject(story.built, signatures)
+    for pod in story.town.group(role):
+        reply = await pods.commit(pod, JUNK[name](header, subject)[1], JUNK[name](header, subject)[0])
+        assert isinstance(reply, Refusal), name
+
+
+@pytest.mark.parametrize("name", [name for name in JUNK if not name.endswith("signatures")])
+async def test_no_coordinator_makes_v_fail_by_asking_it_wrongly(late: Story, name: str) -> None:
+    await offer(late, V, name)
+    assert not await late.town.complains(W)
+
+
+@pytest.mark.parametrize("name", JUNK)
+async def test_no_coordinator_makes_w_fail_by_asking_it_wrongly(late: Story, name: str) -> None:
+    await offer(late, W, name, await late.town.pods.sign_with(V, late.built))
+    assert not await late.town.complains(V)
+
+
+async def test_who_was_only_ever_asked_wrongly_is_believed_until_the_patience_is_over(late: Story) -> None:
+    town, last = late.town, last_of(late)
+    town.reach(last - 1)
+    await offer(late, V, "no transaction")
+    assert not await town.complains(W)
+    town.reach(last)
+    assert await town.complains(W)
+
+
+async def test_being_asked_before_the_window_is_over_is_no_refusal(tmp_path: Path) -> None:
+    world = ArmedWorld.filled()
+    built, armings = arm_deposit(world, 500_000)
+    world.chain.add(*(world.armed.pre_sign(item) for item in armings))
+    story = Story(Town(tmp_path, world), built)
+    world.chain.add(endorse(world.chain.epoch, built.intent, world.ledger.height))
+    town, header = story.town, story.town.pods.header(V, Purpose.TRANSFER, story.subject)
+    for pod in town.group(V):
+        reply = await town.pods.commit(pod, town.pods.subject(built), header)
+        assert isinstance(reply, Refusal)
+        assert reply.reason in {"INTENT_NOT_FINAL", "WINDOW_NOT_OVER"}
+    town.wait(WAIT)
+    assert not await town.complains(W)
+    for pod in town.pods.pods.values():
+        pod.log.close()
+
+
+async def test_what_a_member_refuses_by_its_own_rules_is_not_forgotten_for_a_junk_question(late: Story) -> None:
+    town, header = late.town, late.town.pods.header(V, Purpose.TRANSFER, late.subject)
+    kept = dict(town.world.outputs)
+    town.world.outputs.clear()
+    for pod in town.group(V)[:2]:
+        assert isinstance(await town.pods.commit(pod, town.pods.subject(late.built), header), Refusal)
+    town.world.outputs.update(kept)
+    for name in ("the other group", "no transaction"):
+        await offer(late, V, name)
+    assert await town.complains(W)
+
+
+def test_an_intent_that_a_member_of_w_cannot_rebuild_is_its_own_refusal_whatever_it_was_shown() -> None:
+    def is_skipped(*failed: Finding) -> bool:
+        return is_asked_wrongly(StoredReview(b"", bytes(32), Stage.SIGN, Purpose.TRANSFER, failed, KaonHeight(1)))
+
+    mine = Finding("V10", ok=False, reason="NOT_REBUILT", detail="it cannot be rebuilt: an input is missing")
+    bytes_only = Finding("V10", ok=False, reason="NOT_REBUILT", detail=BYTES_DIFFER)
+    shown = Finding("V11", ok=False, reason="SIGHASH_MISMATCH")
+    closed = Finding("V06", ok=False, reason="EPOCH_CLOSED")
+    assert not is_skipped(mine, shown)
+    assert not is_skipped(mine, bytes_only)
+    assert not is_skipped(closed)
+    assert not is_skipped(Finding("V14", ok=False, reason="INPUT_MISSING"))
+    assert is_skipped(bytes_only, Finding("V12", ok=False, reason="TX_SHAPE"))
+    assert is_skipped(shown)
+    assert is_skipped(closed, Finding("V06", ok=False, reason="WRONG_GROUP"))
 
 
 # ------------------------------------------------------------------ sweeps
@@ -455,6 +652,39 @@ async def test_a_pod_remembers_what_it_said_to_a_proposed_sweep(retiring: Town) 
     pod.node.is_synced = False
     await pods.endorse(pod, built)
     assert pod.signer.sweeps.find(group) == ServiceRefused("V02", "NODE_BEHIND")
+
+
+async def test_a_pod_remembers_nothing_of_groups_that_are_not_its_own(retiring: Town) -> None:
+    """A coordinator could else name an epoch after the other and have each remembered for ever."""
+    pods, built = retiring.pods, retiring.world.sweep()
+    pod = pods.pods[V, 0]
+    header = pods.header(V, Purpose.SWEEP, built.intent.intent_id)
+    invented = [(GroupId(EpochNumber(number), V), number) for number in (1, 2, 1_000, 2**64 - 1)]
+    for group, number in [(GroupId(EPOCH, W), EPOCH), (GroupId(EPOCH, E), EPOCH), *invented]:
+        intent = replace(built.intent, epoch=EpochNumber(number))
+        request = EndorseRequest(replace(header, group=group), intent, b"")
+        assert isinstance(await pod.signer.endorse(pods.letter("Endorse", request), 10.0), Refusal)
+        assert pod.signer.sweeps.find(group) is None
+    await pods.endorse(pod, built, b"\x00")
+    assert isinstance(pod.signer.sweeps.find(GroupId(EPOCH, V)), ServiceRefused)
+
+
+async def test_what_was_said_for_an_epoch_is_forgotten_when_the_epoch_is_over(retiring: Town) -> None:
+    sweeps, epochs = SweepMemory(), dict(retiring.world.ledger.epochs)
+    group, sweep = GroupId(EPOCH, V), retiring.world.armed.make_sweep(0)
+    said = Refusal("V53", ("V53",), "OUTPUT_LEFT_OUT", "no")
+    for state, is_kept in (
+        (EpochState.RETIRING, True),
+        (EpochState.PARKED, True),
+        (EpochState.RETIRED, False),
+        (EpochState.ABORTED, False),
+    ):
+        sweeps.note(group, sweep, said)
+        sweeps.forget_over({**epochs, EPOCH: replace(epochs[EPOCH], state=state)})
+        assert (sweeps.find(group) is not None) is is_kept, state
+    sweeps.note(group, sweep, said)
+    sweeps.forget_over({})
+    assert sweeps.find(group) is None
 
 
 async def test_an_endorsement_counts_only_as_its_member_made_it_since_the_sweep_is_due(retiring: Town) -> None:
