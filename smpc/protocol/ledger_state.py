@@ -159,6 +159,17 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class FinalStep:
+    """When what is final changed (`smpc.protocol.ledger_patience`)."""
+
+    since: KaonHeight
+    """The first block at whose beginning `final` was the newest final block."""
+    final: KaonHeight
+    lived: int
+    """Blocks before `since` at whose beginning the newest final block was not too old to act on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Anchor:
     """A block as sweeps notarise it on Bitcoin: the one that made an epoch active."""
 
@@ -206,6 +217,8 @@ class EpochEntry:
     """The block of the verdict on V: its outputs move by emergencies, V's key is void for ever."""
     witness_lost: KaonHeight | None = None
     """The block of the verdict that W cannot sign: its outputs move by recovery, W's key is void for ever."""
+    keyed: KaonHeight | None = None
+    """The block that made it standby."""
 
     @property
     def draw(self) -> int:

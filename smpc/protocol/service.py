@@ -108,7 +108,7 @@ def compute_ping_digest(network: Network, answering: IdentityKey, nonce: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """Something that a group has left undone for `silence_blocks` final blocks, as far as the ledger says."""
+    """Something that a group has left undone for `silence_blocks` in which it could act, as far as the ledger says."""
 
     network: Network
     epoch: EpochNumber
@@ -157,7 +157,7 @@ def _list_of(ledger: Ledger, entry: EpochEntry, role: Role) -> list[Overdue]:
         found.append(
             Overdue(params.network, entry.number, role, compute_sweep_subject(entry.number), entry.ended, None)
         )
-    late = [item for item in found if ledger.height >= item.since + params.silence_blocks]
+    late = [item for item in found if ledger.count_acting(item.since) >= params.silence_blocks]
     return sorted(late, key=lambda item: (item.since, item.subject))
 
 
@@ -241,16 +241,16 @@ def is_endorsed(item: Overdue, info: GroupInfo, position: int, said: SweepEndors
 
 
 def is_group_serving(
-    item: Overdue, threshold: int, answers: Sequence[Standing], height: KaonHeight, silence_blocks: int
+    item: Overdue, threshold: int, answers: Sequence[Standing], waited: int, silence_blocks: int
 ) -> bool:
-    """Tell whether at least `t` members serve, at a final height.
+    """Tell whether at least `t` members serve, `waited` blocks after they could (`Ledger.count_acting`).
 
     Who was not asked serves until `IDLE_PATIENCE` times `silence_blocks` are over, and no share that left counts longer
     either: whoever lies makes up the session and its relay as well, and had `t` of them answered one, the transaction
     would be long in every node. A sweep that nobody recorded is V's to move first: there an idle W is not at fault
     however long it takes, or both would be judged for one lazy relay.
     """
-    is_patient = height < item.since + IDLE_PATIENCE * silence_blocks
+    is_patient = waited < IDLE_PATIENCE * silence_blocks
     counts: Mapping[Standing, bool] = {
         Standing.SERVES: is_patient or item.intent is None,
         Standing.IDLE: is_patient or (item.intent is None and item.role is Role.WITNESS),
