@@ -152,6 +152,7 @@ def _time_fields(tables: LedgerTables) -> Field:
         [(step.since, step.final, step.lived) for step in tables.head.final_steps],
         [(*_outpoint(key), height) for key, height in sorted(tables.vault_since.items())],
         [(entry.number, entry.keyed) for entry in _list_unfolded(tables) if entry.keyed is not None],
+        [(key, entry.resumed) for key, entry in sorted(tables.intents.items()) if entry.resumed is not None],
     ]
 
 

@@ -263,6 +263,12 @@ class IntentEntry:
     """The other transaction that made it dead, where known."""
     challenge: str = ""
     """The rule of an upheld challenge."""
+    resumed: KaonHeight | None = None
+    """The block that made it live again: what had replaced it ended."""
+
+    def compute_due(self, challenge_blocks: int) -> KaonHeight:
+        """Return the block from which it may be signed: its window's last, or the one that made it live again."""
+        return max(KaonHeight(self.recorded + challenge_blocks), self.resumed or KaonHeight(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from smpc.protocol.ledger_state import EpochEntry, EpochState, IntentEntry, Inte
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.verdict_records import PreimageRevealed, ServiceComplaint, compute_sweep_subject
 from smpc.protocol.verdict_state import Cause, PreimageEntry, Verdict
-from smpc.types import EpochNumber, IntentId, KaonHeight, Purpose, Role
+from smpc.types import EpochNumber, IntentId, Purpose, Role
 
 JUDGED_ROLES: Final = (Role.VALIDATOR, Role.WITNESS)
 """E is not judged: what it does not arm is not credited, and the next epoch has another one."""
@@ -108,7 +108,7 @@ def _check_unserved(tables: LedgerTables, entry: EpochEntry, record: ServiceComp
         since = entry.ended if is_idle else None
     else:
         intent = _find_due(tables, entry, IntentId(record.subject))
-        since = None if intent is None else KaonHeight(intent.recorded + tables.params.challenge_blocks)
+        since = None if intent is None else intent.compute_due(tables.params.challenge_blocks)
     if since is None:
         raise Refused("nothing of that kind waits for this group", code="NOTHING_DUE")
     if not is_patience_over(tables, since, silence):

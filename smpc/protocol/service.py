@@ -144,9 +144,7 @@ def list_overdue(ledger: Ledger, identity: IdentityKey) -> tuple[Overdue, ...]:
 def _list_of(ledger: Ledger, entry: EpochEntry, role: Role) -> list[Overdue]:
     params = ledger.params
     found = [
-        Overdue(
-            params.network, entry.number, role, key, KaonHeight(item.recorded + params.challenge_blocks), item.intent
-        )
+        Overdue(params.network, entry.number, role, key, item.compute_due(params.challenge_blocks), item.intent)
         for key, item in ledger.intents.items()
         if item.intent.epoch == entry.number
         and item.status is IntentStatus.LIVE

@@ -7,13 +7,15 @@ from dataclasses import replace
 import pytest
 
 from smpc.params import REGTEST
+from smpc.protocol.intents import IntentKind
 from smpc.protocol.ledger_events import VerdictReached
+from smpc.protocol.ledger_state import IntentStatus
 from smpc.protocol.service import list_overdue
 from smpc.protocol.verdict_records import ServiceComplaint, compute_sweep_subject
 from smpc.protocol.verdict_state import Cause
 from smpc.types import EpochNumber, IdentityKey, IntentId, KaonHeight, Network, Role
 from tests.support.armed_world import ArmedWorld, arm_deposit
-from tests.support.chain import UNSIGNED
+from tests.support.chain import UNSIGNED, make_intent
 from tests.support.groups import sign
 from tests.support.turning_chain import TurningChain, list_identities, list_secrets
 
@@ -88,6 +90,24 @@ def test_after_a_stall_a_group_has_its_whole_silence_from_the_block_in_which_it_
     assert world.chain.refusal(complain(chain, intent)) == "NOT_OVERDUE"
     chain.add()
     world.chain.add(complain(chain, intent))
+
+
+def test_an_intent_that_is_live_again_has_its_silence_again() -> None:
+    world, intent = overdue()
+    chain, older = world.armed, world.ledger.intents[intent].intent
+    bump = make_intent(IntentKind.TRANSFER, older.inputs, (), fee=older.fee + 5_000, outputs=1, replaces=(intent,))
+    newer = chain.record(bump)
+    assert chain.refusal(complain(chain, intent)) == "NOTHING_DUE"
+    root = world.ledger.compute_state_root()
+    chain.add(chain.make_withdrawal(newer))
+    since, accuser = chain.ledger.height, chain.entry(0).groups[W].members[0]
+    assert (world.ledger.intents[intent].status, world.ledger.intents[intent].resumed) == (IntentStatus.LIVE, since)
+    assert world.ledger.compute_state_root() != root
+    assert chain.refusal(complain(chain, intent)) == "NOT_OVERDUE"
+    assert not [item for item in list_overdue(world.ledger, accuser) if item.subject == intent]
+    chain.wait_acting(since, REGTEST.silence_blocks)
+    assert [item.since for item in list_overdue(world.ledger, accuser) if item.subject == intent] == [since]
+    chain.add(complain(chain, intent))
 
 
 def test_a_second_stall_counts_against_nobody_either() -> None:

@@ -14,6 +14,7 @@ from smpc.participant.duties import (
 )
 from smpc.protocol.ledger_state import DrawOrigin, EpochEntry, EpochState
 from smpc.types import Attempt, EpochNumber, GroupId, HostKey, IdentityKey, KaonHeight, Role
+from tests.support.armed_world import ArmedChain
 
 ALICE, BOB, CAROL, DAVE = (IdentityKey(bytes([i]) * 32) for i in range(1, 5))
 EPOCH = EpochEntry(
@@ -50,6 +51,26 @@ def test_the_next_attempt_opens_at_its_height_and_not_a_block_before() -> None:
     opens = 10 + CEREMONY_ATTEMPT_BLOCKS
     assert len(_owed(EPOCH, BOB, opens - 1)) == 1
     assert _owed(EPOCH, BOB, opens)[-1] == HostKeyDue(GroupId(EpochNumber(0), Role.VALIDATOR), Attempt(1))
+
+
+def test_after_a_stall_of_finality_attempts_open_one_after_the_other() -> None:
+    chain = ArmedChain.started()
+    chain.announce()
+    start = chain.entry(2).announced
+    member = chain.entry(2).members[Role.VALIDATOR][0]
+
+    def owed() -> list[Attempt]:
+        duties = find_duties(chain.ledger.epochs, member, chain.ledger.count_acting)
+        return [duty.attempt for duty in duties if isinstance(duty, HostKeyDue)]
+
+    while chain.ledger.height < start + 5 * CEREMONY_ATTEMPT_BLOCKS:
+        chain.pulse()
+    chain.finalise()
+    assert chain.ledger.final_height > start + 4 * CEREMONY_ATTEMPT_BLOCKS
+    chain.wait_almost(start, CEREMONY_ATTEMPT_BLOCKS)
+    assert owed() == [0]
+    chain.add()
+    assert owed() == [0, 1]
 
 
 def test_no_more_attempts_open_than_n_minus_t_plus_one() -> None:
