@@ -145,7 +145,7 @@ def list_ceremonies(ledger: Ledger) -> tuple[CeremonyStatus, ...]:
 
 
 def _describe(ledger: Ledger, epoch: EpochEntry, role: Role) -> CeremonyStatus:
-    opened = compute_open_attempts(epoch, role, ledger.height)
+    opened = compute_open_attempts(epoch, role, ledger.count_acting(epoch.announced))
     known = epoch.host_keys.get((role, Attempt(epoch.first_attempt + opened - 1)), {})
     return CeremonyStatus(
         group=GroupId(epoch.number, role),
@@ -169,14 +169,12 @@ def find_ceremony_work(ledger: Ledger, left_out: LeftOut = MappingProxyType({}))
         for number in sorted(ledger.epochs)
         for role in sorted(ledger.epochs[number].members)
         for task in _find_attempts(
-            ledger.epochs[number], role, left_out.get(GroupId(number, role), frozenset()), ledger.height
+            ledger, ledger.epochs[number], role, left_out.get(GroupId(number, role), frozenset())
         )
     )
 
 
-def _find_attempts(
-    epoch: EpochEntry, role: Role, silent: frozenset[IdentityKey], height: KaonHeight
-) -> list[CeremonyTask]:
+def _find_attempts(ledger: Ledger, epoch: EpochEntry, role: Role, silent: frozenset[IdentityKey]) -> list[CeremonyTask]:
     if epoch.state not in KEYING or role in epoch.groups:
         return []
     group, threshold = GroupId(epoch.number, role), epoch.thresholds[role]
@@ -191,7 +189,7 @@ def _find_attempts(
             awaited = [member for member in epoch.members[role] if member not in silent]
             present = [member for member in present if member not in silent]
             is_enough = len(present) >= threshold
-            if len(present) < len(awaited) and _is_changing(epoch, role, height):
+            if len(present) < len(awaited) and _is_changing(ledger, epoch, role):
                 is_enough = False
         if is_enough:
             seats = tuple(Seat(group, at, member, known[member]) for at, member in enumerate(present))
@@ -199,7 +197,7 @@ def _find_attempts(
     return found
 
 
-def _is_changing(epoch: EpochEntry, role: Role, height: KaonHeight) -> bool:
+def _is_changing(ledger: Ledger, epoch: EpochEntry, role: Role) -> bool:
     """Tell whether a member was replaced so lately that its successor's host key may be on its way."""
     recorded = [item.recorded for item in epoch.replaced if item.role is role]
-    return bool(recorded) and height < recorded[-1] + CEREMONY_ATTEMPT_BLOCKS
+    return bool(recorded) and ledger.count_acting(recorded[-1]) < CEREMONY_ATTEMPT_BLOCKS

@@ -43,7 +43,7 @@ from smpc.threshold.dkg import (
     participant_step1,
     participant_step2,
 )
-from smpc.types import Attempt, GroupId, HostKey, IdentityKey, KaonHeight, Network, SessionId
+from smpc.types import Attempt, GroupId, HostKey, IdentityKey, Network, SessionId
 
 log = structlog.get_logger()
 
@@ -87,10 +87,13 @@ class Ceremonies:
         self._running: dict[SessionId, _Ceremony] = {}
         self._begun: dict[tuple[GroupId, Attempt], SessionId] = {}
 
-    def step1(self, request: DkgStep1Request, epoch: EpochEntry | None, height: KaonHeight) -> Outcome:
-        """Begin a ceremony: check it against the ledger, draw fresh randomness, answer with the first message."""
+    def step1(self, request: DkgStep1Request, epoch: EpochEntry | None, elapsed: int) -> Outcome:
+        """Begin a ceremony: check it against the ledger, draw fresh randomness, answer with the first message.
+
+        `elapsed` says how long everybody could act on the epoch's announcement (`compute_open_attempts`).
+        """
         header = request.header
-        refusal = self._review(request, epoch, height)
+        refusal = self._review(request, epoch, elapsed)
         if refusal is not None:
             return refusal
         running = self._running.get(header.session_id)
@@ -224,7 +227,7 @@ class Ceremonies:
             self._running.pop(earlier, None)
         self._begun[header.group, header.attempt] = header.session_id
 
-    def _review(self, request: DkgStep1Request, epoch: EpochEntry | None, height: KaonHeight) -> Refusal | None:
+    def _review(self, request: DkgStep1Request, epoch: EpochEntry | None, elapsed: int) -> Refusal | None:
         header = request.header
         if header.suite != DKG_SUITE or header.network != self._network or header.purpose is not None:
             return refuse("V04", "SESSION_ID_MISMATCH", "the header is not a key ceremony's of this network")
@@ -234,7 +237,7 @@ class Ceremonies:
             return refuse("V06", "EPOCH_CLOSED", "this group's key is recorded already")
         if epoch.state not in KEYING:
             return refuse("V06", "EPOCH_CLOSED", f"epoch {epoch.number} is {epoch.state}: its ceremonies are over")
-        if not is_attempt_open(epoch, header.group.role, header.attempt, height):
+        if not is_attempt_open(epoch, header.group.role, header.attempt, elapsed):
             return refuse("V06", "KEY_NOT_READY", f"attempt {header.attempt} is not open")
         return self._review_members(request, epoch)
 

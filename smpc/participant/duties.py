@@ -1,13 +1,14 @@
 """What a member owes the consensus layer unasked: ceremony host keys, the emergency preimage, confirmed and published.
 
 The duties follow from the ledger alone, so no coordinator decides who takes part: attempt `a` of a ceremony opens
-`a * CEREMONY_ATTEMPT_BLOCKS` final blocks after the epoch's announcement, or as soon as a member is proven at fault in
-the attempt before. An attempt with a proven fault is over.
+`a * CEREMONY_ATTEMPT_BLOCKS` blocks after everybody could know of the epoch's announcement (`Ledger.count_acting`: when
+finality returns after a stall, attempts open one after the other and not all at once), or as soon as a member is proven
+at fault in the attempt before. An attempt with a proven fault is over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ from smpc.protocol.ledger_state import EpochEntry, EpochState
 from smpc.types import Attempt, EpochNumber, GroupId, IdentityKey, KaonHeight, Role
 
 CEREMONY_ATTEMPT_BLOCKS: Final = 20
-"""Final consensus-layer blocks a ceremony attempt has before the next one opens; 10 s on the devnet, 200 s at 10 s."""
+"""Consensus-layer blocks a ceremony attempt has before the next one opens; 10 s on the devnet, 200 s at 10 s."""
 
 KEYING: Final = frozenset({EpochState.ANNOUNCED, EpochState.KEYGEN})
 """The states in which an epoch's ceremonies run."""
@@ -49,17 +50,20 @@ class RevealDue:
 
 Duty = HostKeyDue | PreimageDue | RevealDue
 
+CountActing = Callable[[KaonHeight], int]
+"""How long everybody could act on what stands in a block: `Ledger.count_acting` of a replica of final blocks."""
+
 
 def find_duties(
-    epochs: Mapping[EpochNumber, EpochEntry], identity: IdentityKey, height: KaonHeight
+    epochs: Mapping[EpochNumber, EpochEntry], identity: IdentityKey, count_acting: CountActing
 ) -> tuple[Duty, ...]:
-    """Return what `identity` owes at final height `height`, in a fixed order; empty when nothing is due."""
+    """Return what `identity` owes now, in a fixed order; empty when nothing is due."""
     duties: list[Duty] = []
     for number in sorted(epochs):
         epoch = epochs[number]
         if epoch.state not in KEYING:
             continue
-        duties.extend(_find_host_keys_due(epoch, identity, height))
+        duties.extend(_find_host_keys_due(epoch, identity, count_acting(epoch.announced)))
         if _owes_preimage(epoch, identity):
             duties.append(PreimageDue(number, epoch.draw))
     return tuple(duties)
@@ -86,34 +90,36 @@ def _owes_preimage(epoch: EpochEntry, identity: IdentityKey) -> bool:
     return _was_told(epoch, identity) and identity not in epoch.confirmed
 
 
-def _find_host_keys_due(epoch: EpochEntry, identity: IdentityKey, height: KaonHeight) -> list[HostKeyDue]:
+def _find_host_keys_due(epoch: EpochEntry, identity: IdentityKey, elapsed: int) -> list[HostKeyDue]:
     due: list[HostKeyDue] = []
     for role in sorted(epoch.members):
         if identity not in epoch.members[role] or role in epoch.groups:
             continue
         due.extend(
             HostKeyDue(GroupId(epoch.number, role), attempt)
-            for attempt in _list_open_attempts(epoch, role, height)
+            for attempt in _list_open_attempts(epoch, role, elapsed)
             if identity not in epoch.host_keys.get((role, attempt), {})
         )
     return due
 
 
-def _list_open_attempts(epoch: EpochEntry, role: Role, height: KaonHeight) -> list[Attempt]:
+def _list_open_attempts(epoch: EpochEntry, role: Role, elapsed: int) -> list[Attempt]:
     # An epoch that is drawn again goes on counting, so that no host key is announced twice [R22].
     first = epoch.first_attempt
-    opened = range(first, first + compute_open_attempts(epoch, role, height))
+    opened = range(first, first + compute_open_attempts(epoch, role, elapsed))
     return [Attempt(attempt) for attempt in opened if not epoch.is_attempt_over(role, Attempt(attempt))]
 
 
-def is_attempt_open(epoch: EpochEntry, role: Role, attempt: Attempt, height: KaonHeight) -> bool:
-    """Tell whether an attempt of a group's ceremony may be run at final height `height`."""
-    is_opened = epoch.first_attempt <= attempt < epoch.first_attempt + compute_open_attempts(epoch, role, height)
+def is_attempt_open(epoch: EpochEntry, role: Role, attempt: Attempt, elapsed: int) -> bool:
+    """Tell whether an attempt of a group's ceremony may be run; `elapsed` as for `compute_open_attempts`."""
+    is_opened = epoch.first_attempt <= attempt < epoch.first_attempt + compute_open_attempts(epoch, role, elapsed)
     return is_opened and not epoch.is_attempt_over(role, attempt)
 
 
-def compute_open_attempts(epoch: EpochEntry, role: Role, height: KaonHeight) -> int:
-    """Return how many attempts of a group's ceremony have opened by final height `height`: 1 to `n - t + 1`."""
-    elapsed = max(0, height - epoch.announced)
+def compute_open_attempts(epoch: EpochEntry, role: Role, elapsed: int) -> int:
+    """Return how many attempts of a group's ceremony have opened: 1 to `n - t + 1`.
+
+    `elapsed` blocks after everybody could act on its announcement.
+    """
     ended = [item.attempt + 1 - epoch.first_attempt for item in epoch.replaced if item.role is role]
     return min(count_attempts(epoch, role), 1 + max([elapsed // CEREMONY_ATTEMPT_BLOCKS, *ended]))

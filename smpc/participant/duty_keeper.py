@@ -45,7 +45,7 @@ class DutyKeeper:
         """Do every duty that is due and not on its way; what fails is tried again at a later block."""
         ledger = self._view()
         identity = self._ring.identity
-        for duty in (*find_duties(ledger.epochs, identity, ledger.height), *find_reveals(ledger, identity)):
+        for duty in (*find_duties(ledger.epochs, identity, ledger.count_acting), *find_reveals(ledger, identity)):
             done = self._done.get(duty)
             if done is not None and ledger.height < done + REPEAT_AFTER:
                 continue

@@ -110,7 +110,7 @@ class ServiceWatch:
         standings = await self._ask_all(ledger, found, info)
         silence = ledger.params.silence_blocks
         names = [standing.value for standing in standings]
-        if is_group_serving(found, info.threshold, standings, ledger.height, silence):
+        if is_group_serving(found, info.threshold, standings, ledger.count_acting(found.since), silence):
             log.info("service.slow", epoch=item.epoch, role=item.role, subject=item.subject.hex(), members=names)
             return
         await self._consensus.submit(self._build_complaint(ledger, item))
@@ -120,10 +120,10 @@ class ServiceWatch:
         """Return what is undone by my own node, log and rules, with the time since when; None when nothing is."""
         if item.intent is None:
             since = self._sweepable.get(item.epoch)
-            if since is None or ledger.height < since + ledger.params.silence_blocks:
+            if since is None or ledger.count_acting(since) < ledger.params.silence_blocks:
                 return None
             return replace(item, since=max(item.since, since))
-        patient = is_patient(ledger.height - item.since, ledger.params.silence_blocks)
+        patient = is_patient(ledger.count_acting(item.since), ledger.params.silence_blocks)
         if not await asyncio.to_thread(self._is_their_turn, item, item.intent, patient=patient):
             return None
         if patient and item.subject in self._sent:

@@ -156,9 +156,9 @@ class DkgServicer(dkg_pb2_grpc.DkgServiceServicer):
 
         async def run(letter: Letter[DkgStep1Request]) -> Outcome:
             ledger = self._desk.ledger
-            return self._ceremonies.step1(
-                letter.request, ledger.epochs.get(letter.request.header.group.epoch), ledger.height
-            )
+            epoch = ledger.epochs.get(letter.request.header.group.epoch)
+            elapsed = 0 if epoch is None else ledger.count_acting(epoch.announced)
+            return self._ceremonies.step1(letter.request, epoch, elapsed)
 
         return dkg_pb2.Step1Response(
             answer=await self._answer(request.envelope, "Step1", DkgStep1Request, context, run)

@@ -94,6 +94,8 @@ class HostKeyArrived:
 class KeysRecorded:
     """All three group keys are recorded and `t` of E confirmed the preimage."""
 
+    height: KaonHeight
+
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
@@ -240,6 +242,8 @@ def step(entry: EpochEntry, event: EpochEvent) -> Transition[EpochEntry]:
     """Return the epoch after an event; Conflict when its state has no step for it."""
     row = EPOCH.require(entry.state, event)
     after = replace(entry, state=EpochState(row.targets[0]))
+    if isinstance(event, KeysRecorded):
+        after = replace(after, keyed=event.height)
     if isinstance(event, TurnCame):
         after = replace(after, activated=event.height)
     if isinstance(event, SuccessorActivated):

@@ -31,6 +31,7 @@ from smpc.protocol import (
     ledger_judgements,
     ledger_notes,
     ledger_offences,
+    ledger_patience,
     ledger_rejections,
     ledger_root,
     ledger_turns,
@@ -285,6 +286,14 @@ class Ledger:
             return KaonHeight(max(0, self.height - self.params.finality_depth))
         return self._tables.head.final_height
 
+    def count_acting(self, since: KaonHeight) -> int:
+        """Return in how many blocks everybody could act on what stands in block `since`; stalls of finality left out.
+
+        In a replica of final blocks that is a little less than has passed: its newest blocks are not final by their
+        own votes yet.
+        """
+        return ledger_patience.count_acting(self._tables, since)
+
     @property
     def stakes(self) -> Mapping[IdentityKey, int]:
         """The stake of every registered validator who is not jailed."""
@@ -388,6 +397,7 @@ class Ledger:
         tables.head = replace(tables.head, height=height, invoices_in_block=0)
         if self.genesis.has_checkpoints:
             ledger_heartbeats.refresh_medians(tables)
+            ledger_patience.note_final(tables)
             self._forget_passing()
         ledger_epochs.begin_block(tables)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from smpc.protocol.ledger_patience import count_acting
 from smpc.protocol.ledger_punishments import jail
 from smpc.protocol.ledger_state import EpochEntry
 from smpc.protocol.ledger_tables import LedgerTables
@@ -19,7 +20,8 @@ from smpc.types import IdentityKey, KaonHeight, Role
 ANNOUNCE_BLOCKS: Final = 20
 """Final blocks a member has to announce: with less, those who keyed without it may simply have been quicker.
 
-Pods act on final blocks: while nothing becomes final nobody learns what it was drawn into."""
+Pods act on final blocks: while nothing becomes final nobody learns what it was drawn into, and when that ends they need
+these blocks all the same. So as many must pass as `smpc.protocol.ledger_patience` counts, too."""
 
 GENESIS_EPOCHS: Final = 2
 """Epochs 0 and 1 are keyed while pods are still being started for the first time: nobody is jailed for these."""
@@ -50,9 +52,10 @@ def list_missing(entry: EpochEntry, role: Role, final: KaonHeight) -> tuple[Iden
 
 
 def _was_there(tables: LedgerTables, entry: EpochEntry, role: Role, identity: IdentityKey) -> bool:
-    """Tell whether a member's heartbeats went on until its blocks to announce were over."""
+    """Tell whether a member's heartbeats went on until its blocks to announce, since it knew of them, were over."""
     known = tables.heartbeats.get(identity)
-    return known is not None and known.recorded - _find_start(entry, role, identity) >= ANNOUNCE_BLOCKS
+    start = _find_start(entry, role, identity)
+    return known is not None and count_acting(tables, start, known.recorded) >= ANNOUNCE_BLOCKS
 
 
 def _list_announced(entry: EpochEntry, role: Role) -> frozenset[IdentityKey]:

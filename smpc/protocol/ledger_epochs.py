@@ -226,7 +226,7 @@ def _check_readiness(record: GroupKeyRecorded, group: GroupInfo) -> None:
 def _settle_keys(tables: LedgerTables, entry: EpochEntry) -> None:
     is_confirmed = len(entry.confirmed) >= entry.thresholds[Role.EMERGENCY]
     if entry.state in _KEYING and is_confirmed and all(role in entry.groups for role in ROLES):
-        move_epoch(tables, entry, KeysRecorded())
+        move_epoch(tables, entry, KeysRecorded(tables.head.height))
         for script in derive_vault_scripts(tables.params, entry):
             tables.put(tables.own_scripts, script, entry.number)
     else:

@@ -152,7 +152,8 @@ def _restore(tables: LedgerTables, older_id: IntentId) -> None:
     if newer:
         tables.put(tables.intents, older_id, replace(older, replaced_by=newer[-1].intent.intent_id))
         return
-    tables.put(tables.intents, older_id, replace(older, status=IntentStatus.LIVE, replaced_by=None))
+    live = replace(older, status=IntentStatus.LIVE, replaced_by=None, resumed=tables.head.height)
+    tables.put(tables.intents, older_id, live)
     tables.events.append(IntentMoved(older_id, IntentStatus.LIVE))
 
 

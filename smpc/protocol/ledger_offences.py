@@ -79,7 +79,7 @@ def _judge_member(tables: LedgerTables, evidence: MemberEvidence, record_id: Rec
 
 
 def _judge_groups(tables: LedgerTables, evidence: UnauthorisedSpend, record_id: RecordId) -> None:
-    """Jail every member of each group that signed, and release the outputs when V did; it slashes nobody [R10]."""
+    """Jail every member of each group that signed, and judge the group itself; it slashes nobody [R10]."""
     conviction = prove_spend(evidence)
     entry = tables.epochs.get(conviction.epoch)
     doubts = find_spend_doubts(evidence, _find_spend_anchor(tables, entry))
@@ -103,8 +103,9 @@ def _punish_group(tables: LedgerTables, entry: EpochEntry, role: Role, txid: Txi
     tables.put(tables.judgements.unauthorised, (entry.number, role), txid)
     for member in entry.groups[role].members:
         jail(tables, member, Misdeed.GROUP_SIGNATURE, text, record_id)
-    # Nobody is left of W: the next block judges it unable to sign. V is judged for what it did.
-    if role is Role.VALIDATOR and entry.state in _GUARDING:
+    # W too for what it did, though none of it is left to sign: a parked epoch is judged for that only once value comes,
+    # and by then the terms may be over.
+    if entry.state in _GUARDING:
         convict(tables, entry.number, role, Cause.UNAUTHORISED_SPEND, text)
 
 

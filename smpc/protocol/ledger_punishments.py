@@ -73,12 +73,18 @@ def slash(tables: LedgerTables, identity: IdentityKey, evidence: RecordId, detai
 def jail(
     tables: LedgerTables, identity: IdentityKey, misdeed: Misdeed, detail: str, evidence: RecordId | None = None
 ) -> None:
-    """Jail a validator, twice as long each time and in the end for ever; one who is jailed already stays as he is."""
-    if is_jailed(tables, identity):
+    """Jail a validator, twice as long each time and in the end for ever; one who is jailed already stays as he is.
+
+    But not for a group's signature: that is judged once, so a term that ends in this very block would be all there is.
+    Its term begins when the one being served ends; nothing is added to one that never does.
+    """
+    serving = is_jailed(tables, identity)
+    if serving and (misdeed is not Misdeed.GROUP_SIGNATURE or tables.jailed[identity] == FOREVER):
         return
     height = tables.head.height
+    begins = tables.jailed[identity] if serving else height
     terms = sum(item.penalty is Penalty.JAILED for item in tables.judgements.punishments.get(identity, ()))
-    until = compute_term_end(tables.params.epoch_blocks, terms, height)
+    until = compute_term_end(tables.params.epoch_blocks, terms, begins)
     tables.put(tables.jailed, identity, FOREVER if until is None else until)
     _note(tables, Punishment(identity, Penalty.JAILED, misdeed, height, until, 0, evidence, detail))
 

@@ -142,7 +142,18 @@ def _turn_fields(tables: LedgerTables) -> tuple[Field, ...]:
             (height, item.block_hash, sorted(item.voters), int(item.is_justified))
             for height, item in sorted(tables.checkpoints.items())
         ],
+        *([_time_fields(tables)] if tables.genesis.needs_arming else []),
     )
+
+
+def _time_fields(tables: LedgerTables) -> Field:
+    """Return by what the ledger tells how long something is undone; only a chain that arms judges anybody for it."""
+    return [
+        [(step.since, step.final, step.lived) for step in tables.head.final_steps],
+        [(*_outpoint(key), height) for key, height in sorted(tables.vault_since.items())],
+        [(entry.number, entry.keyed) for entry in _list_unfolded(tables) if entry.keyed is not None],
+        [(key, entry.resumed) for key, entry in sorted(tables.intents.items()) if entry.resumed is not None],
+    ]
 
 
 def _life_fields(entry: EpochEntry) -> tuple[Field, ...]:

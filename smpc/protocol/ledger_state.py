@@ -159,6 +159,17 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class FinalStep:
+    """When what is final changed (`smpc.protocol.ledger_patience`)."""
+
+    since: KaonHeight
+    """The first block at whose beginning `final` was the newest final block."""
+    final: KaonHeight
+    lived: int
+    """Blocks before `since` at whose beginning the newest final block was not too old to act on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Anchor:
     """A block as sweeps notarise it on Bitcoin: the one that made an epoch active."""
 
@@ -206,6 +217,8 @@ class EpochEntry:
     """The block of the verdict on V: its outputs move by emergencies, V's key is void for ever."""
     witness_lost: KaonHeight | None = None
     """The block of the verdict that W cannot sign: its outputs move by recovery, W's key is void for ever."""
+    keyed: KaonHeight | None = None
+    """The block that made it standby."""
 
     @property
     def draw(self) -> int:
@@ -250,6 +263,12 @@ class IntentEntry:
     """The other transaction that made it dead, where known."""
     challenge: str = ""
     """The rule of an upheld challenge."""
+    resumed: KaonHeight | None = None
+    """The block that made it live again: what had replaced it ended."""
+
+    def compute_due(self, challenge_blocks: int) -> KaonHeight:
+        """Return the block from which it may be signed: its window's last, or the one that made it live again."""
+        return max(KaonHeight(self.recorded + challenge_blocks), self.resumed or KaonHeight(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from smpc.protocol.ledger_state import (
     DueEpoch,
     EpochEntry,
     FaultEntry,
+    FinalStep,
     HeartbeatEntry,
     IntentEntry,
     InvoiceEntry,
@@ -102,6 +103,8 @@ class Head:
     """The median of the heartbeats' Bitcoin heights."""
     rates: tuple[tuple[KaonHeight, FeeRate], ...] = ()
     """The heartbeats' median fee rate, each with its first block: the current one last, lately valid ones before."""
+    final_steps: tuple[FinalStep, ...] = ()
+    """When what is final changed, the newest last; only as far back as a rule may ask."""
 
 
 class Judgements:
@@ -140,6 +143,7 @@ class LedgerTables:
         self.challenges: dict[IntentId, tuple[ChallengeRaised, ...]] = {}
         self.burns: dict[BurnId, BurnEntry] = {}
         self.vault: dict[Outpoint, VaultEntry] = {}
+        self.vault_since: dict[Outpoint, KaonHeight] = {}
         self.credited: dict[Outpoint, Txid] = {}
         self.bookings: dict[Txid, Booking] = {}
         self.accounts: dict[AccountKey, AccountEntry] = {}
@@ -227,6 +231,7 @@ class LedgerTables:
     def put_vault(self, entry: VaultEntry) -> None:
         """Enter a new vault output; the vault total follows."""
         self.put(self.vault, entry.outpoint, entry)
+        self.put(self.vault_since, entry.outpoint, self.head.height)
         self.add_to(self.epoch_value, entry.epoch, entry.value)
         self.money = replace(self.money, vault=self.money.vault + entry.value)
 
@@ -234,6 +239,7 @@ class LedgerTables:
         """Strike a spent vault output; the vault total follows."""
         epoch, value = self.vault[outpoint].epoch, self.vault[outpoint].value
         self.drop(self.vault, outpoint)
+        self.drop(self.vault_since, outpoint)
         self.add_to(self.epoch_value, epoch, -value)
         self.money = replace(self.money, vault=self.money.vault - value)
 

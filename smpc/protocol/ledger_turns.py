@@ -6,6 +6,7 @@ the ledger before it, so that every record of the block meets the same epochs.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from smpc.protocol.arming_state import ArmingFault
@@ -23,6 +24,7 @@ from smpc.protocol.epoch import (
     find_event,
     step,
 )
+from smpc.protocol.intents import list_signing_roles
 from smpc.protocol.ledger_absences import note_window
 from smpc.protocol.ledger_armings import is_still_target, list_unarmed
 from smpc.protocol.ledger_attendance import punish_missing
@@ -30,12 +32,13 @@ from smpc.protocol.ledger_commission import compute_commission
 from smpc.protocol.ledger_draws import draw_again, note_due
 from smpc.protocol.ledger_events import EpochEntered
 from smpc.protocol.ledger_invoices import compute_fee_rate
+from smpc.protocol.ledger_patience import is_patience_over
 from smpc.protocol.ledger_punishments import punish_silence
 from smpc.protocol.ledger_retired_armings import forget_epoch
 from smpc.protocol.ledger_root import fold_retired
 from smpc.protocol.ledger_state import EpochEntry, EpochState
 from smpc.protocol.ledger_tables import LedgerTables
-from smpc.protocol.ledger_undone import judge_undone
+from smpc.protocol.ledger_undone import PATIENCE, judge_undone
 from smpc.protocol.ledger_verdicts import is_group_lost, judge_groups
 from smpc.types import BtcHeight, EpochNumber, Role
 
@@ -79,7 +82,7 @@ def find_hindrance(tables: LedgerTables) -> str:
         entry = tables.epochs.get(needed)
         if entry is None or entry.state is not EpochState.STANDBY:
             return f"epoch {needed} is {entry.state if entry else 'not announced'}, not standby"
-    if active is not None and _waits_for_armings(tables, tables.epochs[active]):
+    if active is not None and _waits_for_armings(tables, tables.epochs[active], tables.epochs[number]):
         return f"outputs of epoch {active} are armed to keys that epoch {number} has no more"
     if count_with_value(tables) >= MAX_EPOCHS_WITH_VALUE:
         return f"{MAX_EPOCHS_WITH_VALUE} epochs hold value"
@@ -88,9 +91,16 @@ def find_hindrance(tables: LedgerTables) -> str:
     return ""
 
 
-def _waits_for_armings(tables: LedgerTables, active: EpochEntry) -> bool:
-    """Tell whether E still has to arm again what it armed to a standby that was keyed anew since."""
+def _waits_for_armings(tables: LedgerTables, active: EpochEntry, standby: EpochEntry) -> bool:
+    """Tell whether E still has to arm again what it armed to a standby that was keyed anew since.
+
+    An E whose members beat and do not sign has as long as a group has for rejections or recoveries, from the block that
+    made the next epoch standby again. Then the epochs turn without it: the outputs stay unarmed, so credits halt, and V
+    and W sweep them, which needs E of the new active epoch only (section 3.7).
+    """
     if not tables.genesis.needs_arming or is_group_lost(tables, active, Role.EMERGENCY):
+        return False
+    if is_patience_over(tables, standby.keyed or standby.announced, PATIENCE * tables.params.silence_blocks):
         return False
     return any(
         item.epoch == active.number and item.fault is ArmingFault.TARGET_REKEYED for item in list_unarmed(tables)
@@ -98,8 +108,30 @@ def _waits_for_armings(tables: LedgerTables, active: EpochEntry) -> bool:
 
 
 def count_with_value(tables: LedgerTables) -> int:
-    """Return how many epochs hold value, or will once a standing intent that pays them is mined."""
-    return len(tables.epoch_value.keys() | tables.payers.keys())
+    """Return how many epochs hold value, or will once a standing intent that pays them is mined.
+
+    What an epoch whose W was judged left unsigned is not awaited: nothing withdraws it, and where a user never takes
+    his deposit back it stands for ever. If it is mined after all, its target counts from the booking on, as that of an
+    emergency does: then more than `MAX_EPOCHS_WITH_VALUE` may hold value for a while, and none turns until they are
+    swept. Its target is kept all the same [R6].
+    """
+    stuck = _count_stuck(tables)
+    awaited = {number for number, count in tables.payers.items() if count > stuck[number]}
+    return len(tables.epoch_value.keys() | awaited)
+
+
+def _count_stuck(tables: LedgerTables) -> Counter[EpochNumber]:
+    """Return how many standing intents that W of their own epoch signs no more pay each epoch."""
+    lost = {number for number in tables.unretired if tables.epochs[number].witness_lost is not None}
+    if not lost:
+        return Counter()
+    standing = {key for held in tables.outpoint_holders.values() for key in held}
+    intents = (tables.intents[key].intent for key in standing)
+    return Counter(
+        intent.target_epoch
+        for intent in intents
+        if intent.epoch in lost and intent.vault_outputs and Role.WITNESS in list_signing_roles(intent.kind)
+    )
 
 
 def count_parked(tables: LedgerTables) -> int:

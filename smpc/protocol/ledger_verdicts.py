@@ -16,6 +16,7 @@ from smpc.protocol.epoch import is_serving
 from smpc.protocol.ledger_events import PreimagePublished, VerdictReached
 from smpc.protocol.ledger_heartbeats import is_jailed
 from smpc.protocol.ledger_notes import is_contested
+from smpc.protocol.ledger_patience import count_acting, is_patience_over
 from smpc.protocol.ledger_punishments import list_good
 from smpc.protocol.ledger_state import EpochEntry, EpochState, IntentEntry, IntentStatus
 from smpc.protocol.ledger_tables import LedgerTables
@@ -95,6 +96,8 @@ def apply_service_complaint(tables: LedgerTables, record: ServiceComplaint) -> N
 def _check_unserved(tables: LedgerTables, entry: EpochEntry, record: ServiceComplaint) -> None:
     """Refuse a complaint about what was not due for `silence_blocks` final blocks, as far as the ledger can tell.
 
+    As many blocks must have passed since the group could know of it: when nothing becomes final for hours, it can do
+    nothing in that time, and is not late the moment it ends.
     Whether a transaction was signed, and which outputs are mature, the accusers know from their own nodes. What a
     verdict on the other group forbids is nobody's duty any more.
     """
@@ -102,15 +105,16 @@ def _check_unserved(tables: LedgerTables, entry: EpochEntry, record: ServiceComp
     if record.subject == compute_sweep_subject(entry.number):
         is_swept = is_serving(entry, Purpose.SWEEP)
         is_idle = is_swept and not tables.spenders.get(entry.number) and tables.epoch_value.get(entry.number, 0) > 0
-        due = None if entry.ended is None or not is_idle else entry.ended + silence
+        since = entry.ended if is_idle else None
     else:
         intent = _find_due(tables, entry, IntentId(record.subject))
-        due = None if intent is None else intent.recorded + tables.params.challenge_blocks + silence
-    if due is None:
+        since = None if intent is None else intent.compute_due(tables.params.challenge_blocks)
+    if since is None:
         raise Refused("nothing of that kind waits for this group", code="NOTHING_DUE")
-    if final < due:
-        text = f"it may be called undone from final block {due} on, {final} is final"
-        raise Refused(text, remedy="wait until then", code="NOT_OVERDUE")
+    if not is_patience_over(tables, since, silence):
+        text = f"it may be called undone from final block {since + silence} on, {final} is final"
+        could = f"the group could act on it in {count_acting(tables, since)} of {silence} blocks"
+        raise Refused(f"{text}; {could}", remedy="wait until then", code="NOT_OVERDUE")
 
 
 def _find_due(tables: LedgerTables, entry: EpochEntry, intent_id: IntentId) -> IntentEntry | None:

@@ -108,7 +108,7 @@ def compute_ping_digest(network: Network, answering: IdentityKey, nonce: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """Something that a group has left undone for `silence_blocks` final blocks, as far as the ledger says."""
+    """Something that a group has left undone for `silence_blocks` in which it could act, as far as the ledger says."""
 
     network: Network
     epoch: EpochNumber
@@ -144,9 +144,7 @@ def list_overdue(ledger: Ledger, identity: IdentityKey) -> tuple[Overdue, ...]:
 def _list_of(ledger: Ledger, entry: EpochEntry, role: Role) -> list[Overdue]:
     params = ledger.params
     found = [
-        Overdue(
-            params.network, entry.number, role, key, KaonHeight(item.recorded + params.challenge_blocks), item.intent
-        )
+        Overdue(params.network, entry.number, role, key, item.compute_due(params.challenge_blocks), item.intent)
         for key, item in ledger.intents.items()
         if item.intent.epoch == entry.number
         and item.status is IntentStatus.LIVE
@@ -157,7 +155,7 @@ def _list_of(ledger: Ledger, entry: EpochEntry, role: Role) -> list[Overdue]:
         found.append(
             Overdue(params.network, entry.number, role, compute_sweep_subject(entry.number), entry.ended, None)
         )
-    late = [item for item in found if ledger.height >= item.since + params.silence_blocks]
+    late = [item for item in found if ledger.count_acting(item.since) >= params.silence_blocks]
     return sorted(late, key=lambda item: (item.since, item.subject))
 
 
@@ -246,16 +244,16 @@ def is_patient(waited: int, silence_blocks: int) -> bool:
 
 
 def is_group_serving(
-    item: Overdue, threshold: int, answers: Sequence[Standing], height: KaonHeight, silence_blocks: int
+    item: Overdue, threshold: int, answers: Sequence[Standing], waited: int, silence_blocks: int
 ) -> bool:
-    """Tell whether at least `t` members serve, at a final height.
+    """Tell whether at least `t` members serve, `waited` blocks after they could (`Ledger.count_acting`).
 
     Who was not asked serves until `IDLE_PATIENCE` times `silence_blocks` are over, and no share that left counts longer
     either: whoever lies makes up the session and its relay as well, and had `t` of them answered one, the transaction
     would be long in every node. A sweep that nobody recorded is V's to move first: there an idle W is not at fault
     however long it takes, or both would be judged for one lazy relay.
     """
-    patient = is_patient(height - item.since, silence_blocks)
+    patient = is_patient(waited, silence_blocks)
     counts: Mapping[Standing, bool] = {
         Standing.SERVES: patient or item.intent is None,
         Standing.IDLE: patient or (item.intent is None and item.role is Role.WITNESS),

@@ -24,7 +24,7 @@ from smpc.host.peer import PeerIdentity, PeerRole
 from smpc.participant.ceremonies import Ceremonies, Outcome
 from smpc.protocol.ledger_state import EpochEntry
 from smpc.protocol.pod_messages import AbortRequest, DkgReply, DkgStep1Request
-from smpc.types import IdentityKey, KaonHeight, Network, Purpose, Role
+from smpc.types import IdentityKey, Network, Purpose, Role
 from tests.support.faulty_ceremony import flip_share
 from tests.support.flow_world import FlowWorld
 from tests.support.groups import EPOCH, make_secret
@@ -151,8 +151,8 @@ async def test_all_keys_of_an_epoch_are_made_over_sockets_while_a_pod_restarts(t
 class WrongShares(Ceremonies):
     """A member that gives the third of its group a wrong share, whoever asks."""
 
-    def step1(self, request: DkgStep1Request, epoch: EpochEntry | None, height: KaonHeight) -> Outcome:
-        answer = super().step1(request, epoch, height)
+    def step1(self, request: DkgStep1Request, epoch: EpochEntry | None, elapsed: int) -> Outcome:
+        answer = super().step1(request, epoch, elapsed)
         return DkgReply(flip_share(receiver=2)(answer.message)) if isinstance(answer, DkgReply) else answer
 
 

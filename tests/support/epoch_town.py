@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from smpc.params import REGTEST, Params
+from smpc.protocol import ledger_intents
 from smpc.protocol.epoch import HostKeyArrived, KeysRecorded
-from smpc.protocol.intents import VaultEntry
-from smpc.protocol.ledger_state import DrawOrigin, DueEpoch, EpochEntry, EpochState
+from smpc.protocol.intents import IntentInput, IntentKind, VaultEntry
+from smpc.protocol.ledger_state import DrawOrigin, DueEpoch, EpochEntry, EpochState, IntentEntry, IntentStatus
 from smpc.protocol.ledger_tables import LedgerTables
 from smpc.protocol.ledger_turns import (
     advance_epochs,
@@ -21,11 +22,13 @@ from smpc.types import (
     BtcHeight,
     ChildIndex,
     EpochNumber,
+    IntentId,
     KaonHeight,
     Outpoint,
     Sats,
     Txid,
 )
+from tests.support.chain import deposit_outpoint, make_intent
 from tests.support.turning_chain import build_turning_genesis
 
 _NO_ORIGIN = DrawOrigin(0, Attempt(0), bytes(32), KaonHeight(0), (), 1, 1, 0)
@@ -78,7 +81,7 @@ class EpochTown:
             entry = move_epoch(self.tables, entry, HostKeyArrived())
         if entry.state is not EpochState.KEYGEN:
             return False
-        move_epoch(self.tables, entry, KeysRecorded())
+        move_epoch(self.tables, entry, KeysRecorded(self.tables.head.height))
         return True
 
     def put_past(self, count: int, state: EpochState) -> None:
@@ -103,6 +106,16 @@ class EpochTown:
         outpoint = Outpoint(Txid(self.outputs.to_bytes(32, "big")), 0)
         self.tables.put_vault(VaultEntry(outpoint, Sats(value), EpochNumber(epoch), ChildIndex(0x10000000)))
         return outpoint
+
+    def promise(self, *, source: int, target: int, at: int) -> IntentId:
+        """Let a transfer of an epoch's deposit number `at` stand, recorded and not mined, that pays another epoch."""
+        inputs = (IntentInput(deposit_outpoint(at), Sats(50_000), ChildIndex(at)),)
+        numbers = EpochNumber(source), EpochNumber(target)
+        intent = make_intent(IntentKind.TRANSFER, inputs, (), fee=2_000, outputs=1, epoch=numbers[0], target=numbers[1])
+        entry = IntentEntry(intent, self.tables.head.height, IntentStatus.LIVE, {})
+        self.tables.put(self.tables.intents, intent.intent_id, entry)
+        ledger_intents._hold(self.tables, intent.intent_id, intent)  # noqa: SLF001 - only a test may
+        return intent.intent_id
 
     def list_outputs(self, epoch: int) -> list[Outpoint]:
         """Return an epoch's booked vault outputs."""

@@ -203,6 +203,22 @@ class TurningChain(LedgerChain):
             self.pulse(validators=beating)
             self.finalise()
 
+    def wait_acting(self, since: int, blocks: int, *, silent: Collection[int] = ()) -> None:
+        """Go on as `finalise_to` until `blocks` final blocks passed since one, and all could act on it in as many."""
+        self.finalise_to(since + blocks, silent=silent)
+        beating = [number for number in range(VALIDATORS) if number not in silent]
+        while self.ledger.count_acting(KaonHeight(since)) < blocks:
+            self.pulse(validators=beating)
+            self.finalise()
+
+    def wait_almost(self, since: int, blocks: int) -> None:
+        """Go on until all could act on what stands in a block in one block less than `blocks`."""
+        while self.ledger.count_acting(KaonHeight(since)) < blocks - 14:
+            self.pulse()
+            self.finalise()
+        while self.ledger.count_acting(KaonHeight(since)) < blocks - 1:
+            self.add()
+
     # -------------------------------------------------------------- flows across epochs
 
     def record(self, intent: Intent) -> IntentId:

@@ -35,7 +35,7 @@ from smpc.types import Attempt, BtcHeight, EpochNumber, KaonHeight, Purpose
 
 EVENTS: tuple[EpochEvent, ...] = (
     HostKeyArrived(),
-    KeysRecorded(),
+    KeysRecorded(KaonHeight(7)),
     DeadlinePassed(),
     PredecessorRedrawn(),
     GroupLost(),

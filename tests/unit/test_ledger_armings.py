@@ -19,16 +19,20 @@ from smpc.protocol.codec import decode_variant, encode_variant
 from smpc.protocol.intents import IntentInput
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import EpochState
+from smpc.protocol.ledger_undone import PATIENCE
 from smpc.protocol.records import Genesis, Record
+from smpc.protocol.review import Stage
 from smpc.threshold.child_keys import VAULT_RANGE_START, compute_vault_index
-from smpc.types import ChildIndex, EpochNumber, FeeRate, Network, Outpoint, Sats, Script, Signature, Txid
+from smpc.types import ChildIndex, EpochNumber, FeeRate, Network, Outpoint, Role, Sats, Script, Signature, Txid
 from tests.support.armed_world import ArmedChain, ArmedWorld, arm_deposit
 from tests.support.chain import deposit_outpoint, vault_outpoint
 from tests.support.groups import EPOCH, endorse
 from tests.support.sweep_world import SweepWorld
 from tests.support.turning_chain import BTC_START
+from tests.support.verdict_chain import attest_without
 
 ONE, TWO = EpochNumber(1), EpochNumber(2)
+LONG = PATIENCE * REGTEST.silence_blocks
 
 
 def refusal(world: SweepWorld, *records: Record) -> str:
@@ -411,3 +415,73 @@ def test_the_coverage_is_rounded_down_and_whole_only_when_nothing_is_missing() -
 
     assert (show(0, 0), show(5, 5), show(0, 5)) == ("1.0000", "1.0000", "0.0000")
     assert (show(99_999, 100_000), show(1, 3)) == ("0.9999", "0.3333")
+
+
+# ------------------------------------------------------------------------------------------ a target keyed anew
+
+
+def rekeyed() -> ArmedWorld:
+    """Return a world whose epoch 0 is armed to keys that epoch 1 has no more: two members of its V went silent."""
+    world = ArmedWorld.filled(500_000)
+    chain = world.armed
+    world.deposit(len(world.ledger.invoices), 300_000)
+    chain.announce()
+    chain.key(2)
+    quiet = chain.entry(1).groups[Role.VALIDATOR].members[:2]
+    while chain.state(1) is not EpochState.ABORTED:
+        attest_without(chain, quiet)
+    while any(chain.state(number) is not EpochState.STANDBY for number in (1, 2)):
+        chain.announce()
+        for number in (1, 2):
+            if chain.state(number) is EpochState.ANNOUNCED:
+                chain.key(number)
+    assert {item.fault for item in chain.ledger.list_unarmed()} == {ArmingFault.TARGET_REKEYED}
+    return world
+
+
+def test_the_turn_waits_for_e_to_arm_again_and_comes_when_it_did() -> None:
+    world = rekeyed()
+    chain = world.armed
+    chain.skip(REGTEST.epoch_blocks)
+    assert "armed to keys" in world.ledger.find_turn_hindrance()
+    chain.pulse()
+    chain.renew(0, sorted(world.ledger.vault))
+    chain.add()
+    assert world.ledger.active_epoch == ONE
+
+
+def test_a_turn_waits_so_long_for_an_e_that_beats_and_arms_nothing_and_not_for_ever() -> None:
+    world = rekeyed()
+    chain, keyed = world.armed, world.ledger.epochs[ONE].keyed
+    assert keyed is not None
+    chain.wait_almost(keyed, LONG - 1)
+    assert "armed to keys" in world.ledger.find_turn_hindrance()
+    assert world.ledger.active_epoch == 0
+    chain.wait_acting(keyed, LONG)
+    chain.add()
+    assert world.ledger.active_epoch == ONE
+    assert not world.ledger.judgements.verdicts
+
+
+def test_what_that_e_left_unarmed_is_swept_by_v_and_w_while_credits_halt() -> None:
+    """No rule of arming stands in the sweep's way: its inputs need none, its outputs have the new epoch's E (3.7)."""
+    world = rekeyed()
+    chain, keyed = world.armed, world.ledger.epochs[ONE].keyed
+    assert keyed is not None
+    chain.wait_acting(keyed, LONG)
+    chain.add()
+    chain.announce()
+    for number in world.ledger.epochs:
+        if chain.state(number) is EpochState.ANNOUNCED:
+            chain.key(number)
+    late = chain.make_transfer_of(0, [(len(world.ledger.invoices) - 1, 300_000)])
+    chain.add(*chain.list_armings(late))
+    assert chain.refusal(endorse(chain.keyed[EPOCH], late, chain.ledger.height)) == "COVERAGE"
+    sweep = world.sweep()
+    chain.add(*chain.list_armings(sweep.intent))
+    assert not world.endorse(sweep).failures
+    world.record(sweep)
+    assert not world.review(Stage.SIGN, sweep.intent, sweep.transaction.to_bytes()).failures
+    world.mine(sweep)
+    assert world.ledger.compute_coverage().is_full
+    chain.add(endorse(chain.keyed[EPOCH], late, chain.ledger.height))

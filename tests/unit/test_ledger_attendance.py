@@ -8,7 +8,7 @@ import pytest
 
 from smpc.protocol.ceremony_records import HostKeyAnnounced
 from smpc.protocol.epoch import compute_ceremony_deadline
-from smpc.protocol.ledger_attendance import ANNOUNCE_BLOCKS, list_missing
+from smpc.protocol.ledger_attendance import ANNOUNCE_BLOCKS, list_missing, punish_missing
 from smpc.protocol.ledger_state import EpochState, Replacement
 from smpc.protocol.records import GroupKeyRecorded
 from smpc.protocol.verdict_state import Misdeed, Penalty
@@ -56,6 +56,8 @@ def test_who_announced_nothing_is_jailed_when_the_others_have_their_key(final: i
     chain.add(*keys)
     start = chain.entry(TWO).announced
     chain.finalise_to(start + final)
+    if is_jailed:
+        chain.wait_acting(start, ANNOUNCE_BLOCKS)
     chain.pulse()
     assert (chain.ledger.final_height - start >= ANNOUNCE_BLOCKS) is is_jailed
     chain.add(record)
@@ -71,7 +73,7 @@ def test_who_was_not_there_at_all_is_left_to_the_longer_measure_of_silence() -> 
     others = [number for number, identity in enumerate(list_identities()) if identity != absent]
     keys, record = rerun_without(chain, absent)
     chain.add(*keys)
-    chain.finalise_to(chain.entry(TWO).announced + ANNOUNCE_BLOCKS, silent=[list_identities().index(absent)])
+    chain.wait_acting(chain.entry(TWO).announced, ANNOUNCE_BLOCKS, silent=[list_identities().index(absent)])
     chain.pulse(validators=others)
     chain.add(record)
     assert punished(chain) == {}
@@ -90,6 +92,61 @@ def test_a_member_has_its_blocks_to_announce_to_the_last_and_a_successor_its_own
     replaced = replace(entry, replaced=(joined,))
     assert members[1] not in list_missing(replaced, Role.VALIDATOR, KaonHeight(last + 5 + ANNOUNCE_BLOCKS - 1))
     assert members[1] in list_missing(replaced, Role.VALIDATOR, KaonHeight(last + 5 + ANNOUNCE_BLOCKS))
+
+
+@pytest.mark.parametrize(("blocks", "is_jailed"), [(ANNOUNCE_BLOCKS - 1, False), (ANNOUNCE_BLOCKS, True)])
+def test_a_member_has_its_blocks_from_the_one_in_which_it_could_know_what_it_was_drawn_into(
+    blocks: int, is_jailed: bool
+) -> None:
+    """Nothing becomes final for a while after the announcement: that time is nobody's."""
+    chain = announced()
+    absent = chain.entry(TWO).members[Role.VALIDATOR][2]
+    keys, record = rerun_without(chain, absent)
+    start = chain.entry(TWO).announced
+    chain.add(*keys)
+    while chain.ledger.height < start + 2 * ANNOUNCE_BLOCKS:
+        chain.pulse()
+    chain.finalise()
+    assert chain.ledger.final_height >= start + ANNOUNCE_BLOCKS
+    chain.wait_almost(start, blocks)
+    chain.add(chain.make_heartbeat(list_identities().index(absent)))
+    assert chain.ledger.count_acting(start) == blocks
+    chain.add(record)
+    assert punished(chain) == ({absent: Misdeed.MISSED_CEREMONY} if is_jailed else {})
+
+
+def test_when_finality_returns_just_before_the_deadline_nobody_is_jailed_and_no_group_judged() -> None:
+    chain = announced()
+    last = compute_ceremony_deadline(chain.ledger.params, chain.entry(TWO))
+    while chain.ledger.height < last - 14:
+        chain.pulse()
+    chain.finalise()
+    assert chain.ledger.final_height - chain.entry(TWO).announced >= ANNOUNCE_BLOCKS
+    while chain.state(TWO) is not EpochState.ABORTED:
+        chain.add()
+    chain.add()
+    assert punished(chain) == {}
+    assert not chain.ledger.judgements.verdicts
+
+
+def test_a_successor_has_its_blocks_from_the_one_in_which_its_replacement_was_final() -> None:
+    chain = announced()
+    chain.finalise_to(chain.entry(TWO).announced + 2 * ANNOUNCE_BLOCKS)
+    joins = KaonHeight(chain.ledger.height + 1)
+    while chain.ledger.height < joins + 2 * ANNOUNCE_BLOCKS:
+        chain.pulse()
+    chain.finalise()
+    chain.pulse()
+    entry = chain.entry(TWO)
+    (left, joined) = entry.members[Role.VALIDATOR][:2]
+    replacement = Replacement(Role.VALIDATOR, Attempt(0), left, 1, joined, 1, joins, (left,), (), (), ())
+    tables = chain.ledger._tables  # noqa: SLF001 - only a test may
+    punish_missing(tables, replace(entry, replaced=(replacement,)), Role.VALIDATOR)
+    assert set(punished(chain)) == set(entry.members[Role.VALIDATOR]) - {joined}
+    chain.wait_acting(joins, ANNOUNCE_BLOCKS)
+    chain.pulse()
+    punish_missing(tables, replace(entry, replaced=(replacement,)), Role.VALIDATOR)
+    assert set(punished(chain)) == set(entry.members[Role.VALIDATOR])
 
 
 def test_who_announced_is_never_jailed_for_being_left_out() -> None:
@@ -118,7 +175,7 @@ def test_when_the_deadline_passes_those_who_announced_nothing_are_jailed_and_not
     absent = entry.members[Role.WITNESS][1]
     chain.add(*host_keys(chain.keyed[TWO], Role.VALIDATOR), *host_keys(chain.keyed[TWO], Role.EMERGENCY))
     chain.add(*host_keys(chain.keyed[TWO], Role.WITNESS, without=absent))
-    chain.finalise_to(entry.announced + ANNOUNCE_BLOCKS)
+    chain.wait_acting(entry.announced, ANNOUNCE_BLOCKS)
     chain.pulse()
     while chain.ledger.height < compute_ceremony_deadline(chain.ledger.params, entry):
         chain.add()
@@ -136,7 +193,7 @@ def test_a_group_that_had_its_key_before_the_deadline_is_not_judged_twice() -> N
     keyed = chain.keyed[TWO]
     chain.add(*host_keys(keyed, Role.VALIDATOR))
     chain.add(next(item for item in keyed.keyed if item.group.role is Role.VALIDATOR))
-    chain.finalise_to(entry.announced + ANNOUNCE_BLOCKS)
+    chain.wait_acting(entry.announced, ANNOUNCE_BLOCKS)
     chain.pulse()
     while chain.state(TWO) is not EpochState.ABORTED:
         chain.add()

@@ -7,13 +7,15 @@ from dataclasses import replace
 import pytest
 
 from smpc.params import REGTEST
+from smpc.protocol.intents import IntentKind
 from smpc.protocol.ledger_events import VerdictReached
+from smpc.protocol.ledger_state import IntentStatus
 from smpc.protocol.service import list_overdue
 from smpc.protocol.verdict_records import ServiceComplaint, compute_sweep_subject
 from smpc.protocol.verdict_state import Cause
-from smpc.types import EpochNumber, IdentityKey, IntentId, Network, Role
+from smpc.types import EpochNumber, IdentityKey, IntentId, KaonHeight, Network, Role
 from tests.support.armed_world import ArmedWorld, arm_deposit
-from tests.support.chain import UNSIGNED
+from tests.support.chain import UNSIGNED, make_intent
 from tests.support.groups import sign
 from tests.support.turning_chain import TurningChain, list_identities, list_secrets
 
@@ -70,15 +72,76 @@ def test_an_intent_may_be_called_undone_when_its_silence_is_final_and_not_one_bl
     due = late.ledger.intents[intent].recorded + WAIT
     late.turning.finalise_to(due - 8)
     while late.ledger.final_height < due:
-        finalise_four(late.turning)
+        finalise_four(late.turning, late=10)
     assert late.ledger.final_height == due
     late.chain.add(complain(late.turning, intent))
 
 
-def finalise_four(chain: TurningChain) -> None:
-    """Make the next checkpoint final, and no more."""
+def test_after_a_stall_a_group_has_its_whole_silence_from_the_block_in_which_it_could_act() -> None:
+    world, intent = recorded_at(0)
+    chain, since = world.turning, KaonHeight(world.ledger.intents[intent].recorded + REGTEST.challenge_blocks)
+    while world.ledger.height < since + 2 * REGTEST.silence_blocks:
+        chain.pulse()  # everybody is there, and nothing becomes final
+    chain.finalise()
+    assert world.ledger.final_height >= since + WAIT
+    assert world.chain.refusal(complain(chain, intent)) == "NOT_OVERDUE"
+    assert not list_overdue(world.ledger, chain.entry(0).groups[W].members[0])
+    chain.wait_almost(since, REGTEST.silence_blocks - 1)
+    assert world.chain.refusal(complain(chain, intent)) == "NOT_OVERDUE"
+    chain.add()
+    world.chain.add(complain(chain, intent))
+
+
+def test_an_intent_that_is_live_again_has_its_silence_again() -> None:
+    world, intent = overdue()
+    chain, older = world.armed, world.ledger.intents[intent].intent
+    bump = make_intent(IntentKind.TRANSFER, older.inputs, (), fee=older.fee + 5_000, outputs=1, replaces=(intent,))
+    newer = chain.record(bump)
+    assert chain.refusal(complain(chain, intent)) == "NOTHING_DUE"
+    root = world.ledger.compute_state_root()
+    chain.add(chain.make_withdrawal(newer))
+    since, accuser = chain.ledger.height, chain.entry(0).groups[W].members[0]
+    assert (world.ledger.intents[intent].status, world.ledger.intents[intent].resumed) == (IntentStatus.LIVE, since)
+    assert world.ledger.compute_state_root() != root
+    assert chain.refusal(complain(chain, intent)) == "NOT_OVERDUE"
+    assert not [item for item in list_overdue(world.ledger, accuser) if item.subject == intent]
+    chain.wait_acting(since, REGTEST.silence_blocks)
+    assert [item.since for item in list_overdue(world.ledger, accuser) if item.subject == intent] == [since]
+    chain.add(complain(chain, intent))
+
+
+def test_a_second_stall_counts_against_nobody_either() -> None:
+    world, intent = recorded_at(0)
+    chain, since = world.turning, KaonHeight(world.ledger.intents[intent].recorded + REGTEST.challenge_blocks)
+    chain.finalise_to(since)
+    before = world.ledger.count_acting(since)
+    while world.ledger.height < since + 2 * WAIT:
+        chain.pulse()
+    chain.finalise()
+    assert world.ledger.final_height >= since + WAIT
+    assert world.ledger.count_acting(since) <= before + REGTEST.endorsement_blocks + 4
+    assert world.chain.refusal(complain(chain, intent)) == "NOT_OVERDUE"
+
+
+def test_a_sweep_that_could_not_be_recorded_while_nothing_became_final_is_not_overdue_when_that_ends() -> None:
+    world = ArmedWorld.retiring(500_000)
+    chain, ended = world.turning, world.ledger.epochs[ZERO].ended
+    assert ended is not None
+    while world.ledger.height < ended + 2 * WAIT:
+        chain.pulse()
+    chain.finalise()
+    assert world.ledger.final_height >= ended + REGTEST.silence_blocks
+    assert world.chain.refusal(complain(chain, compute_sweep_subject(ZERO))) == "NOT_OVERDUE"
+    assert not list_overdue(world.ledger, chain.entry(0).groups[W].members[0])
+    chain.wait_acting(ended, REGTEST.silence_blocks)
+    assert list_overdue(world.ledger, chain.entry(0).groups[W].members[0])
+    world.chain.add(complain(chain, compute_sweep_subject(ZERO)))
+
+
+def finalise_four(chain: TurningChain, *, late: int = 0) -> None:
+    """Make the next checkpoint final, and no more, so many blocks later than can be."""
     wanted = chain.ledger.final_height + 8
-    while chain.ledger.height < wanted:
+    while chain.ledger.height < wanted + late:
         chain.add()
     chain.vote(wanted)
 
@@ -171,7 +234,7 @@ def test_a_sweep_is_due_only_while_the_epoch_retires_with_value_that_nothing_spe
     ended = active.ledger.epochs[ZERO].ended
     assert ended is not None
     assert active.chain.refusal(complain(active.turning, subject)) == "NOT_OVERDUE"
-    active.turning.finalise_to(ended + REGTEST.silence_blocks)
+    active.turning.wait_acting(ended, REGTEST.silence_blocks)
     assert active.chain.refusal(complain(active.turning, compute_sweep_subject(ONE))) == "NOTHING_DUE"
     for position in range(3):
         active.chain.add(complain(active.turning, subject, position))

@@ -15,12 +15,14 @@ from smpc.protocol.emergency import build_emergency, build_target
 from smpc.protocol.evidence import MAX_BUNDLE_SIZE
 from smpc.protocol.intents import IntentInput
 from smpc.protocol.ledger import Ledger
-from smpc.protocol.ledger_state import IntentStatus
+from smpc.protocol.ledger_offences import apply_evidence_recorded
+from smpc.protocol.ledger_punishments import FOREVER
+from smpc.protocol.ledger_state import EpochState, IntentStatus
 from smpc.protocol.spend_evidence import UnauthorisedSpend
 from smpc.protocol.spend_sighting import find_shown_evidence
 from smpc.protocol.verdict_records import EvidenceRecorded
 from smpc.protocol.verdict_state import Cause, Misdeed, Penalty
-from smpc.types import EpochNumber, IdentityKey, Role, Sats
+from smpc.types import EpochNumber, IdentityKey, KaonHeight, Role, Sats
 from tests.support.armed_world import ArmedWorld
 from tests.support.evidence_world import EvidenceWorld
 from tests.support.groups import EPOCH, make_xonly
@@ -65,8 +67,7 @@ def test_a_spend_that_nothing_records_jails_both_groups_and_releases_the_epoch()
     }
     for items in world.ledger.judgements.punishments.values():
         assert [item.evidence for item in items] == [record.record_id]
-    world.chain.add()
-    assert world.ledger.judgements.verdicts[EPOCH, W].cause is Cause.CANNOT_SIGN
+    assert world.ledger.judgements.verdicts[EPOCH, W].cause is Cause.UNAUTHORISED_SPEND
 
 
 def test_v_alone_is_judged_for_what_it_signed_alone() -> None:
@@ -82,10 +83,9 @@ def test_w_alone_is_jailed_and_can_sign_no_more(leaf: Leaf) -> None:
     world = ArmedWorld.filled(500_000)
     world.chain.add(EvidenceRecorded(theft(world, leaf).accuse(W)))
     assert list_punished(world.ledger) == members(world, W)
-    assert not world.ledger.judgements.verdicts
     world.chain.add()
     assert {key: item.cause for key, item in world.ledger.judgements.verdicts.items()} == {
-        (EPOCH, W): Cause.CANNOT_SIGN
+        (EPOCH, W): Cause.UNAUTHORISED_SPEND
     }
 
 
@@ -107,6 +107,47 @@ def test_the_same_groups_are_not_punished_twice_whatever_else_they_signed() -> N
     assert world.ledger.judgements.unauthorised[EPOCH, V] == first.transaction.txid
     assert world.ledger.judgements.unauthorised[EPOCH, W] == second.transaction.txid
     assert all(len(items) == 1 for items in world.ledger.judgements.punishments.values())
+
+
+@pytest.mark.parametrize("left", [0, 30])
+def test_who_serves_a_term_serves_the_one_for_the_group_s_signature_after_it(left: int) -> None:
+    """A group's signature is judged once: whose term ends with that very block must not go free."""
+    world = ArmedWorld.filled(500_000)
+    tables = world.ledger._tables  # noqa: SLF001 - only a test may
+    who = min(members(world, W))
+    ends = KaonHeight(world.ledger.height + 1 + left)
+    tables.jailed[who] = ends
+    world.chain.add(EvidenceRecorded(theft(world).accuse(W)))
+    assert list_punished(world.ledger) == members(world, W)
+    (item,) = world.ledger.judgements.punishments[who]
+    assert (item.recorded, item.until) == (world.ledger.height, ends + world.ledger.params.epoch_blocks)
+    world.chain.skip(left + 1)
+    assert not members(world, W) & set(world.ledger.stakes)
+
+
+def test_nothing_is_added_to_a_term_that_never_ends() -> None:
+    world = ArmedWorld.filled(500_000)
+    tables = world.ledger._tables  # noqa: SLF001 - only a test may
+    who = min(members(world, W))
+    tables.jailed[who] = FOREVER
+    world.chain.add(EvidenceRecorded(theft(world).accuse(W)))
+    assert list_punished(world.ledger) == members(world, W) - {who}
+    assert tables.jailed[who] == FOREVER
+
+
+@pytest.mark.parametrize("role", [V, W])
+def test_a_parked_epoch_s_group_is_judged_at_once_and_stays_so_when_value_comes(role: Role) -> None:
+    world = ArmedWorld.filled(500_000)
+    signed = theft(world).accuse(role)
+    tables = world.ledger._tables  # noqa: SLF001 - only a test may
+    tables.epochs[EPOCH] = replace(tables.epochs[EPOCH], state=EpochState.PARKED, ended=KaonHeight(1))
+    tables.head = replace(tables.head, active_epoch=ONE)
+    tables.epochs[ONE] = replace(tables.epochs[ONE], state=EpochState.ACTIVE, activated=world.ledger.height)
+    apply_evidence_recorded(tables, EvidenceRecorded(signed))
+    assert {key: item.cause for key, item in world.ledger.judgements.verdicts.items()} == {
+        (EPOCH, role): Cause.UNAUTHORISED_SPEND
+    }
+    assert world.ledger.epochs[EPOCH].is_convicted
 
 
 # ------------------------------------------------------------------------------------------ recorded, or not

@@ -14,6 +14,7 @@ from smpc.protocol.ledger_draws import compute_seed, find_draw_of
 from smpc.protocol.ledger_events import EpochEntered
 from smpc.protocol.ledger_root import compute_state_root, fold_retired
 from smpc.protocol.ledger_state import EpochState
+from smpc.protocol.ledger_turns import count_with_value
 from smpc.types import BtcHeight, EpochNumber, KaonHeight, Role
 from tests.support.chain import LedgerChain, destination
 from tests.support.epoch_town import EpochTown, make_entry
@@ -403,6 +404,45 @@ def test_the_active_epoch_is_extended_while_sixteen_epochs_hold_value(full: int,
     town.begin_block(1_000)
     assert (town.active == full) is turns
     assert town.find_hindrance() == ("epoch 15 lasts until block 1080" if turns else "16 epochs hold value")
+
+
+@pytest.mark.parametrize(
+    ("lost", "stuck", "places"), [(False, 1, 16), (True, 1, 15), (True, 2, 15)], ids=["serves", "judged", "judged, two"]
+)
+def test_what_a_judged_w_left_unsigned_holds_none_of_the_sixteen_places(lost: bool, stuck: int, places: int) -> None:
+    """Nothing withdraws such an intent; a user who never takes his deposit back would hold the place for ever."""
+    town = EpochTown()
+    town.put_past(15, S.RETIRING)
+    for number in range(14):
+        town.give_value(number)
+    town.give_value(15)
+    for at in range(stuck):
+        town.promise(source=0, target=14, at=at)
+    assert count_with_value(town.tables) == 16
+    if lost:
+        entry = town.tables.epochs[EpochNumber(0)]
+        town.tables.epochs[EpochNumber(0)] = replace(entry, witness_lost=KaonHeight(1))
+    assert count_with_value(town.tables) == places
+    town.promise(source=1, target=14, at=stuck)
+    assert count_with_value(town.tables) == 16, "what a serving W may still sign is awaited"
+
+
+def test_a_judged_w_s_target_counts_again_once_the_transaction_is_booked_after_all_and_is_kept_until_then() -> None:
+    town = EpochTown()
+    town.put_past(15, S.RETIRING)
+    for number in range(14):
+        town.give_value(number)
+    town.give_value(15)
+    town.promise(source=0, target=14, at=0)
+    entry = town.tables.epochs[EpochNumber(0)]
+    town.tables.epochs[EpochNumber(0)] = replace(entry, witness_lost=KaonHeight(1))
+    town.begin_block(1_000, 500)
+    assert (town.active, town.state(14)) == (16, S.RETIRING)
+    town.give_value(14)
+    town.give_value(16)
+    assert count_with_value(town.tables) == 17
+    town.begin_block(2_000)
+    assert town.find_hindrance().startswith("epoch 1")
 
 
 @pytest.mark.parametrize(("parked", "turns"), [(63, True), (64, False)])

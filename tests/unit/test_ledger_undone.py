@@ -11,7 +11,7 @@ from smpc.protocol.intents import IntentInput, IntentKind
 from smpc.protocol.ledger_state import EpochState
 from smpc.protocol.ledger_undone import PATIENCE
 from smpc.protocol.verdict_state import Cause
-from smpc.types import EpochNumber, Purpose, Role
+from smpc.types import IntentId, Purpose, Role
 from tests.support.armed_world import ArmedChain
 from tests.support.chain import make_intent
 from tests.support.groups import EPOCH
@@ -19,7 +19,6 @@ from tests.support.verdict_chain import complain, list_rejections, reject, revea
 
 V, W = Role.VALIDATOR, Role.WITNESS
 LONG = PATIENCE * REGTEST.silence_blocks
-ONE = EpochNumber(1)
 
 
 def blame(role: Role) -> ArmedChain:
@@ -88,9 +87,7 @@ def test_v_that_has_w_judged_and_recovers_nothing_is_judged_and_w_and_e_reject(m
     monkeypatch.setattr(ledger_undone, "BLOCKS_PER_BTC_BLOCK", 1)
     chain = blame(W)
     due = chain.ledger.judgements.verdicts[EPOCH, W].recorded + REGTEST.recovery_csv + LONG
-    withdrawn = [key for key, entry in chain.ledger.intents.items() if entry.status.is_standing]
-    for key in withdrawn:
-        chain.book(key)
+    assert any(entry.status.is_standing for entry in chain.ledger.intents.values()), "W left a transfer undone"
     go_to(chain, due)
     assert chain.ledger.final_height < due
     assert (EPOCH, V) not in chain.ledger.judgements.verdicts
@@ -101,21 +98,115 @@ def test_v_that_has_w_judged_and_recovers_nothing_is_judged_and_w_and_e_reject(m
     chain.finalise_to(chain.ledger.height)
     for built in list_rejections(chain):
         chain.add(reject(chain, built))
-    assert set(chain.ledger.judgements.rejections) == {
-        key for key, entry in chain.ledger.vault.items() if entry.epoch == EPOCH
-    }
+    booked = {key for key, entry in chain.ledger.vault.items() if entry.epoch == EPOCH}
+    assert booked
+    assert booked <= set(chain.ledger.judgements.rejections)
+
+
+def recover(chain: ArmedChain) -> IntentId:
+    """Record the recovery of an output of epoch 0, once epoch 2 is keyed for what that creates."""
+    chain.announce()
+    for number, entry in list(chain.ledger.epochs.items()):
+        if entry.state is EpochState.ANNOUNCED:
+            chain.key(number)
+    outpoint, booked = next((key, entry) for key, entry in chain.ledger.vault.items() if entry.epoch == EPOCH)
+    inputs = (IntentInput(outpoint, booked.value, booked.child),)
+    active = chain.ledger.active_epoch
+    assert active is not None
+    return chain.record(make_intent(IntentKind.RECOVERY, inputs, (), fee=900, outputs=1, target=active))
 
 
 def test_v_whose_recovery_is_recorded_is_not_judged_for_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_undone, "BLOCKS_PER_BTC_BLOCK", 1)
     chain = blame(W)
-    chain.announce()
-    for number, entry in list(chain.ledger.epochs.items()):
-        if entry.state is EpochState.ANNOUNCED:
-            chain.key(number)
-    (outpoint, booked), *_ = chain.ledger.vault.items()
-    inputs = (IntentInput(outpoint, booked.value, booked.child),)
-    chain.record(make_intent(IntentKind.RECOVERY, inputs, (), fee=900, outputs=1, target=ONE))
+    recover(chain)
     chain.finalise_to(chain.ledger.height + REGTEST.recovery_csv + LONG)
     chain.add()
     assert (EPOCH, V) not in chain.ledger.judgements.verdicts
+
+
+def test_a_recovery_that_stands_long_and_is_signed_by_nobody_is_w_s_to_complain_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """V cannot have W judged, endorse a recovery and leave it at that; nor can E that endorsed it with V."""
+    monkeypatch.setattr(ledger_undone, "BLOCKS_PER_BTC_BLOCK", 1)
+    chain = blame(W)
+    recovery = recover(chain)
+    since = chain.ledger.intents[recovery].recorded + REGTEST.challenge_blocks
+    chain.wait_acting(since, REGTEST.silence_blocks)
+    accusers = chain.entry(0).groups[W]
+    chain.add(*(complain(member, V, recovery) for member in accusers.members[: accusers.threshold]))
+    assert chain.ledger.judgements.verdicts[EPOCH, V].cause is Cause.DOES_NOT_SERVE
+    assert is_serving(chain.entry(0), Purpose.REJECTION)
+    assert is_serving(chain.entry(0), Purpose.RECOVERY), "what was endorsed may still be signed"
+
+
+def test_v_has_its_time_again_for_what_a_booked_recovery_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_undone, "BLOCKS_PER_BTC_BLOCK", 1)
+    chain = blame(W)
+    transfer = next(key for key, entry in chain.ledger.intents.items() if entry.status.is_standing)
+    chain.book(transfer)  # W's half was out in time: two outputs now
+    first = recover(chain)
+    chain.finalise_to(chain.ledger.judgements.verdicts[EPOCH, W].recorded + REGTEST.recovery_csv + LONG + 32)
+    chain.book(first)
+    booked = chain.ledger.height
+    assert chain.ledger.epoch_value[EPOCH]
+    assert_judged_after(chain, V, booked)
+
+
+def test_v_has_its_time_for_an_output_that_came_late_from_its_own_lock_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_undone, "BLOCKS_PER_BTC_BLOCK", 1)
+    chain = blame(W)
+    transfer = next(key for key, entry in chain.ledger.intents.items() if entry.status.is_standing)
+    chain.book(recover(chain))
+    chain.finalise_to(chain.ledger.judgements.verdicts[EPOCH, W].recorded + REGTEST.recovery_csv + LONG)
+    assert EPOCH not in chain.ledger.epoch_value
+    chain.book(transfer)
+    booked = chain.ledger.height
+    assert_judged_after(chain, V, booked + REGTEST.recovery_csv)
+
+
+def test_w_has_its_time_for_an_output_that_came_late() -> None:
+    chain = blame(V)
+    since = release(chain)
+    transfer = next(key for key, entry in chain.ledger.intents.items() if entry.status.is_standing)
+    for built in list_rejections(chain):
+        chain.add(reject(chain, built))
+    chain.finalise_to(since + LONG)
+    chain.book(transfer)
+    booked = chain.ledger.height
+    tables = chain.ledger._tables  # noqa: SLF001 - only a test may
+    for outpoint, entry in chain.ledger.vault.items():
+        if entry.epoch == EPOCH and tables.vault_since[outpoint] == booked:
+            tables.judgements.rejections.pop(outpoint)
+    assert_judged_after(chain, W, booked)
+
+
+def assert_judged_after(chain: ArmedChain, role: Role, since: int) -> None:
+    """Tell that a group of epoch 0 is judged once its patience from a block on is over, and not before."""
+    chain.add()
+    assert (EPOCH, role) not in chain.ledger.judgements.verdicts
+    chain.wait_almost(since, LONG - 1)
+    assert (EPOCH, role) not in chain.ledger.judgements.verdicts
+    chain.wait_acting(since, LONG)
+    chain.add()
+    assert (EPOCH, role) in chain.ledger.judgements.verdicts
+
+
+@pytest.mark.parametrize("role", [V, W])
+def test_what_a_stall_of_finality_takes_is_nobody_s_fault(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_undone, "BLOCKS_PER_BTC_BLOCK", 1)
+    chain = blame(V if role is W else W)
+    lost = chain.ledger.judgements.verdicts[EPOCH, V if role is W else W].recorded
+    since = release(chain) if role is W else lost + REGTEST.recovery_csv
+    while chain.ledger.height < since + LONG + 32:
+        chain.pulse()
+    chain.finalise()
+    assert chain.ledger.final_height >= since + LONG
+    chain.add()
+    assert (EPOCH, role) not in chain.ledger.judgements.verdicts
+    chain.wait_almost(since, LONG)
+    assert (EPOCH, role) not in chain.ledger.judgements.verdicts
+    chain.add()
+    assert (EPOCH, role) in chain.ledger.judgements.verdicts
+    assert not chain.ledger.judgements.punishments

@@ -191,8 +191,7 @@ def overdue_world() -> tuple[ArmedWorld, bytes]:
 
 def wait_overdue(world: ArmedWorld, intent_id: bytes, blocks: int = 0) -> None:
     (recorded,) = (entry.recorded for key, entry in world.ledger.intents.items() if key == intent_id)
-    due = recorded + REGTEST.challenge_blocks + REGTEST.silence_blocks + blocks
-    wait_until_final(world.armed, due, ())
+    world.armed.wait_acting(recorded + REGTEST.challenge_blocks, REGTEST.silence_blocks + blocks)
 
 
 def test_t_members_of_w_release_what_v_leaves_undone_and_one_less_does_not() -> None:
@@ -254,7 +253,7 @@ def test_a_due_sweep_without_a_record_is_something_to_complain_about() -> None:
     assert world.chain.refusal(complain(accusers[0], V, subject)) == "NOT_OVERDUE"
     ended = world.ledger.epochs[FIRST].ended
     assert ended is not None
-    wait_until_final(world.armed, ended + REGTEST.silence_blocks, ())
+    world.armed.wait_acting(ended, REGTEST.silence_blocks)
     world.chain.add(*(complain(accuser, V, subject) for accuser in accusers[:3]))
     assert world.ledger.judgements.verdicts[FIRST, V].cause is Cause.DOES_NOT_SERVE
 

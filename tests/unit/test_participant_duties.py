@@ -14,6 +14,7 @@ from smpc.participant.duties import (
 )
 from smpc.protocol.ledger_state import DrawOrigin, EpochEntry, EpochState
 from smpc.types import Attempt, EpochNumber, GroupId, HostKey, IdentityKey, KaonHeight, Role
+from tests.support.armed_world import ArmedChain
 
 ALICE, BOB, CAROL, DAVE = (IdentityKey(bytes([i]) * 32) for i in range(1, 5))
 EPOCH = EpochEntry(
@@ -32,7 +33,7 @@ EPOCH = EpochEntry(
 
 
 def _owed(epoch: EpochEntry, identity: IdentityKey, height: int) -> tuple[Duty, ...]:
-    return find_duties({epoch.number: epoch}, identity, KaonHeight(height))
+    return find_duties({epoch.number: epoch}, identity, lambda since: max(0, height - since))
 
 
 def test_a_member_announces_a_host_key_for_each_of_its_groups_and_confirms_the_preimage() -> None:
@@ -52,8 +53,28 @@ def test_the_next_attempt_opens_at_its_height_and_not_a_block_before() -> None:
     assert _owed(EPOCH, BOB, opens)[-1] == HostKeyDue(GroupId(EpochNumber(0), Role.VALIDATOR), Attempt(1))
 
 
+def test_after_a_stall_of_finality_attempts_open_one_after_the_other() -> None:
+    chain = ArmedChain.started()
+    chain.announce()
+    start = chain.entry(2).announced
+    member = chain.entry(2).members[Role.VALIDATOR][0]
+
+    def owed() -> list[Attempt]:
+        duties = find_duties(chain.ledger.epochs, member, chain.ledger.count_acting)
+        return [duty.attempt for duty in duties if isinstance(duty, HostKeyDue)]
+
+    while chain.ledger.height < start + 5 * CEREMONY_ATTEMPT_BLOCKS:
+        chain.pulse()
+    chain.finalise()
+    assert chain.ledger.final_height > start + 4 * CEREMONY_ATTEMPT_BLOCKS
+    chain.wait_almost(start, CEREMONY_ATTEMPT_BLOCKS)
+    assert owed() == [0]
+    chain.add()
+    assert owed() == [0, 1]
+
+
 def test_no_more_attempts_open_than_n_minus_t_plus_one() -> None:
-    assert compute_open_attempts(EPOCH, Role.VALIDATOR, KaonHeight(10_000)) == 2
+    assert compute_open_attempts(EPOCH, Role.VALIDATOR, 10_000) == 2
 
 
 def test_an_epoch_drawn_again_goes_on_counting_attempts_and_has_another_preimage() -> None:

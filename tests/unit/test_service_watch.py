@@ -203,9 +203,8 @@ async def test_a_group_of_which_nobody_answers_is_complained_about_by_each_membe
 async def test_nobody_is_asked_before_the_silence_is_over(fresh: Story) -> None:
     town = fresh.town
     town.leave(V)
-    due = town.world.ledger.intents[fresh.built.intent.intent_id].recorded + WAIT
-    while town.world.ledger.height < due - 1:
-        town.world.chain.add()
+    recorded = town.world.ledger.intents[fresh.built.intent.intent_id].recorded
+    town.world.turning.wait_almost(recorded + REGTEST.challenge_blocks, REGTEST.silence_blocks)
     assert not await town.complains(W)
     assert not town.peers.asked
     town.world.chain.add()
@@ -264,14 +263,13 @@ async def test_a_group_whose_shares_are_out_serves_until_something_should_long_h
     """All of V could make up a session, and its relay, and stall the epoch for ever."""
     town = late.town
     await town.pods.sign_with(V, late.built)
-    last = late.item.since + IDLE_PATIENCE * REGTEST.silence_blocks
-    town.world.turning.finalise_to(last - 16)
-    assert town.world.ledger.final_height < last
+    since = late.item.since
+    town.world.turning.wait_almost(since, IDLE_PATIENCE * REGTEST.silence_blocks)
     assert not await town.complains(W)
     town.peers.away.update(pod.ring.identity for pod in town.group(V)[:2])
     assert await town.complains(W), "one of the three that released, and one that was never asked"
     town.peers.away.clear()
-    town.world.turning.finalise_to(last)
+    town.world.chain.add()
     assert await town.complains(W, 1)
 
 
@@ -279,9 +277,9 @@ async def test_who_was_not_asked_is_believed_until_the_patience_is_over(late: St
     town = late.town
     assert not await town.complains(W)
     since = late.item.since
-    town.world.turning.finalise_to(since + IDLE_PATIENCE * REGTEST.silence_blocks - 16)
+    town.world.turning.wait_almost(since, IDLE_PATIENCE * REGTEST.silence_blocks)
     assert not await town.complains(W)
-    town.world.turning.finalise_to(since + IDLE_PATIENCE * REGTEST.silence_blocks)
+    town.world.chain.add()
     assert await town.complains(W)
 
 
@@ -830,9 +828,9 @@ async def test_who_refuses_a_proposed_sweep_may_be_right(late: Story, rule: str,
 @pytest.mark.parametrize("role", [V, W])
 def test_disagreeing_about_a_sweep_is_believed_until_the_patience_is_over(role: Role) -> None:
     item = Overdue(Network.REGTEST, EPOCH, role, compute_sweep_subject(EPOCH), KaonHeight(1_000), None)
-    last, answers = 1_000 + IDLE_PATIENCE * 60, [Standing.DISAGREES] * 3 + [Standing.FAILS]
-    assert is_group_serving(item, 3, answers, KaonHeight(last - 1), 60)
-    assert not is_group_serving(item, 3, answers, KaonHeight(last), 60)
+    last, answers = IDLE_PATIENCE * 60, [Standing.DISAGREES] * 3 + [Standing.FAILS]
+    assert is_group_serving(item, 3, answers, last - 1, 60)
+    assert not is_group_serving(item, 3, answers, last, 60)
 
 
 async def test_lying_members_are_found_out_by_the_watch_itself(late: Story) -> None:
@@ -856,24 +854,24 @@ def _fields(envelope: Envelope) -> dict[str, object]:
 
 def test_t_members_serve_and_one_less_does_not_and_patience_ends_with_its_block() -> None:
     intent = make_intent()
-    last = KaonHeight(1_000 + IDLE_PATIENCE * 60)
+    last = IDLE_PATIENCE * 60
 
-    def serves(item: Overdue, *answers: Standing, height: int = 1_100) -> bool:
-        return is_group_serving(item, 3, answers, KaonHeight(height), 60)
+    def serves(item: Overdue, *answers: Standing, waited: int = 100) -> bool:
+        return is_group_serving(item, 3, answers, waited, 60)
 
     item = Overdue(Network.REGTEST, EPOCH, V, bytes(32), KaonHeight(1_000), intent)
     good, idle, bad = Standing.SERVES, Standing.IDLE, Standing.FAILS
     assert serves(item, good, good, good, bad)
     assert not serves(item, good, good, bad, bad)
-    assert serves(item, good, idle, idle, bad, height=last - 1)
-    assert not serves(item, good, idle, idle, bad, height=last)
-    assert serves(item, good, good, good, idle, height=last - 1)
-    assert not serves(item, good, good, good, good, height=last)
+    assert serves(item, good, idle, idle, bad, waited=last - 1)
+    assert not serves(item, good, idle, idle, bad, waited=last)
+    assert serves(item, good, good, good, idle, waited=last - 1)
+    assert not serves(item, good, good, good, good, waited=last)
     sweep = Overdue(Network.REGTEST, EPOCH, W, compute_sweep_subject(EPOCH), KaonHeight(1_000), None)
-    assert serves(sweep, idle, idle, idle, bad, height=last)
-    assert not serves(sweep, idle, idle, bad, bad, height=last)
-    assert serves(replace(sweep, role=V), good, good, good, idle, height=last)
-    assert not serves(replace(sweep, role=V), idle, idle, idle, bad, height=last)
+    assert serves(sweep, idle, idle, idle, bad, waited=last)
+    assert not serves(sweep, idle, idle, bad, bad, waited=last)
+    assert serves(replace(sweep, role=V), good, good, good, idle, waited=last)
+    assert not serves(replace(sweep, role=V), idle, idle, idle, bad, waited=last)
 
 
 def make_intent() -> Intent:
