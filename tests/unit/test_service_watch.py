@@ -130,13 +130,6 @@ class Town:
         await self.watch(role, position).look()
         return len(self.box.sent) > before
 
-    def reach(self, height: int) -> None:
-        """Go on to exactly this block, with everybody's heartbeats on the way."""
-        self.world.turning.finalise_to(height - 30)
-        assert self.world.ledger.height <= height
-        while self.world.ledger.height < height:
-            self.world.chain.add()
-
     def wait(self, blocks: int) -> None:
         """Let so many blocks become final, with everybody's heartbeats."""
         self.world.turning.finalise_to(self.world.ledger.height + blocks)
@@ -382,9 +375,19 @@ async def test_w_that_released_serves_and_a_member_of_w_accuses_v_no_more_once_i
 # ------------------------------------------------------------------ coordinators that lie
 
 
-def last_of(story: Story) -> int:
-    """Return the first final block at which nothing is believed any more that nobody else can see."""
-    return story.item.since + IDLE_PATIENCE * REGTEST.silence_blocks
+PATIENCE = IDLE_PATIENCE * REGTEST.silence_blocks
+"""Blocks in which a group could act until nothing is believed any more that nobody else can see."""
+
+
+def wait_almost(story: Story) -> None:
+    """Go on to the last block in which everything is believed."""
+    story.town.world.turning.wait_almost(story.item.since, PATIENCE)
+
+
+def lose_patience(story: Story) -> None:
+    """Go on by the one block more."""
+    story.town.world.chain.add()
+    assert story.town.world.ledger.count_acting(story.item.since) == PATIENCE
 
 
 async def show_to_w(story: Story) -> tuple[Signature, ...]:
@@ -422,13 +425,13 @@ async def test_what_v_signed_of_another_intent_under_this_one_s_name_is_no_signa
 
 
 async def test_v_that_signed_once_and_then_withholds_is_judged_when_the_patience_is_over(late: Story) -> None:
-    town, last = late.town, last_of(late)
+    town = late.town
     await show_to_w(late)
     town.leave(V)
-    town.reach(last - 1)
+    wait_almost(late)
     for position in range(4):
         assert not await town.complains(W, position)
-    town.reach(last)
+    lose_patience(late)
     for position in range(3):
         assert await town.complains(W, position)
     town.world.chain.add(*town.box.sent)
@@ -436,17 +439,17 @@ async def test_v_that_signed_once_and_then_withholds_is_judged_when_the_patience
 
 
 async def test_a_share_of_mine_excuses_v_no_longer_than_a_share_of_its_own(late: Story) -> None:
-    town, last = late.town, last_of(late)
+    town = late.town
     await town.pods.sign_with(W, late.built, validators=await town.pods.sign_with(V, late.built))
     town.leave(V)
-    town.reach(last - 1)
+    wait_almost(late)
     assert not await town.complains(W, 0)
-    town.reach(last)
+    lose_patience(late)
     assert await town.complains(W, 0)
 
 
 async def test_a_transaction_that_my_node_dropped_excuses_v_until_the_patience_is_over(late: Story) -> None:
-    town, last = late.town, last_of(late)
+    town = late.town
     node, early, later = town.group(W)[0].node, town.watch(W), town.watch(W)
     seen = TransactionStatus(late.built.transaction.to_bytes(), 0, None, None, None)
     node.transactions[late.built.intent.txid] = seen
@@ -454,10 +457,10 @@ async def test_a_transaction_that_my_node_dropped_excuses_v_until_the_patience_i
     await later.look()
     node.transactions.clear()
     town.leave(V)
-    town.reach(last - 1)
+    wait_almost(late)
     await early.look()
     assert not town.box.sent
-    town.reach(last)
+    lose_patience(late)
     node.transactions[late.built.intent.txid] = seen
     assert not await town.complains(W), "it is there"
     node.transactions.clear()
@@ -509,11 +512,11 @@ async def test_no_coordinator_makes_w_fail_by_asking_it_wrongly(late: Story, nam
 
 
 async def test_who_was_only_ever_asked_wrongly_is_believed_until_the_patience_is_over(late: Story) -> None:
-    town, last = late.town, last_of(late)
-    town.reach(last - 1)
+    town = late.town
+    wait_almost(late)
     await offer(late, V, "no transaction")
     assert not await town.complains(W)
-    town.reach(last)
+    lose_patience(late)
     assert await town.complains(W)
 
 
