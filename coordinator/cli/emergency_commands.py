@@ -18,7 +18,7 @@ from coordinator.cli import emergency_view as view
 from coordinator.cli.amounts import parse_rate
 from coordinator.cli.command import command
 from coordinator.cli.desk import Desk
-from coordinator.cli.ids import parse_epoch, parse_outpoint
+from coordinator.cli.ids import find_number, parse_epoch, parse_outpoint
 from coordinator.cli.money_commands import DryRunOption
 from coordinator.cli.output import Answer, build_table
 from coordinator.cli.refund_key import RefundChoice, build_wallet_endpoint
@@ -138,8 +138,9 @@ def find_bitcoin(desk: Desk) -> BitcoinNode | None:
 
 def find_outpoints(ledger: Ledger, subject: str) -> tuple[Outpoint, ...]:
     """Return the armed outputs that a command line names; NotFound for an output or epoch that has none."""
-    if subject.isdecimal():
-        epoch = parse_epoch(int(subject))
+    number = find_number(subject)
+    if number is not None:
+        epoch = parse_epoch(number)
         found = [point for point, items in ledger.armings.items() if any(item.epoch == epoch for item in items)]
         if epoch not in ledger.epochs:
             raise NotFound(f"there is no epoch {epoch} on the ledger", remedy="see peg epoch show")
