@@ -63,7 +63,7 @@ class EmergencyDesk:
         self._consensus = consensus
         self._view = view
         self._search = SpendSearch(node)
-        self._rejections = RejectionRounds(pods, consensus, view)
+        self._rejections = RejectionRounds(pods, consensus, view, node)
         self._messages = MessageRounds(pods)
         self._signed: dict[bytes, BookingRecorded] = {}
         """Bookings that wait to become final, by digest; until then nobody signs them twice."""

@@ -27,7 +27,7 @@ from slashing.rungs import Attempt, Market, choose_rung
 from smpc.bitcoin.interpreter import verify_input_scripts
 from smpc.bitcoin.mempool import Rival
 from smpc.bitcoin.transaction import Transaction, TxOut
-from smpc.errors import Refused
+from smpc.errors import BridgeError, Refused
 from smpc.node.package_relay import NotTaken, PackageRelay
 from smpc.node.ports import BitcoinNode, BroadcastRefused
 from smpc.types import FeeRate, Outpoint, Sats, Txid
@@ -74,6 +74,8 @@ class Execution:
     refusals: tuple[Refusal, ...] = ()
     is_absent: bool = False
     """The output is not on my chain: not mined yet, or spent by something else."""
+    fault: str = ""
+    """Why this go came to nothing, where it was no refusal of the mempool's: as a node that does not answer."""
 
     @property
     def is_mined(self) -> bool:
@@ -146,7 +148,7 @@ class EmergencyExecutor:
         rival = await self.relay.fetch_rival(outpoint)
         holder = None if rival is None else await self.relay.fetch_rival(Outpoint(rival.txid, ANCHOR_PLACE))
         wanted = FeeRate(max(rate, policy.minimum))
-        return Market(policy, wanted, rival, has_coin=bool(await self._list_coins(holder)))
+        return Market(policy, wanted, rival, has_coin=await self._has_coin(holder))
 
     async def build_child(self, parent: Payable, market: Market) -> Transaction:
         """Build and sign the child that brings a rung to the market's rate and past whoever is in its way.
@@ -166,7 +168,8 @@ class EmergencyExecutor:
             return ""
         try:
             child = await self._make_child(parent, market)
-        except Refused as impossible:
+        except BridgeError as impossible:
+            # Also a wallet that is locked, or does not answer: rungs that go alone need none.
             return impossible.message
         outcome = await self.relay.submit_package(parent.transaction.to_bytes(), child.transaction.to_bytes())
         for admission in (outcome.parent, outcome.child):
@@ -212,6 +215,14 @@ class EmergencyExecutor:
         signed = complete_child(draft, await self.wallet.sign(build_child_psbt(draft)))
         spent = {item.outpoint for item in signed.inputs}
         return _Child(signed, tuple(coin for coin in coins if coin.outpoint in spent), draft.fee)
+
+    async def _has_coin(self, holder: Rival | None) -> bool:
+        """Tell whether the wallet can pay for a child; where it does not say, making one will, and why not."""
+        try:
+            return bool(await self._list_coins(holder))
+        except BridgeError as unknown:
+            log.warning("wallet.not_read", code=unknown.code, reason=unknown.message)
+            return True
 
     async def _list_coins(self, holder: Rival | None) -> tuple[WalletCoin, ...]:
         """Return the wallet's coins, and those of the own child that a new one would replace."""

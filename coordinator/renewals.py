@@ -1,18 +1,23 @@
-"""Arms again what is not armed any more: booked vault outputs whose target parked or was keyed anew (section 5)."""
+"""Arms again what is not armed any more: vault outputs whose target parked, was judged or keyed anew (section 5).
+
+Booked ones, and what standing intents create: the booking of a transfer waits for a target that can take its outputs.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
 
 from coordinator.arming_work import ArmingWork
 from slashing.build import build_renewal
+from slashing.rejection import compute_most
 from smpc.errors import BridgeError, Conflict
 from smpc.node.consensus import ConsensusNode
 from smpc.protocol.arming_records import ArmingRecorded
+from smpc.protocol.arming_state import UnarmedOutput
 from smpc.protocol.ledger import Ledger
 from smpc.types import EpochNumber, Outpoint
 
@@ -42,20 +47,25 @@ class Renewals:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def renew(self) -> None:
-        """Arm every booked vault output that is not, but for those of epochs that rest."""
+        """Arm every vault output that is not, booked or about to be, but for those of epochs that rest."""
         now = asyncio.get_running_loop().time()
         self._resting = {epoch: until for epoch, until in self._resting.items() if until > now}
-        stale: dict[EpochNumber, list[Outpoint]] = {}
-        for item in self._view().list_unarmed():
-            if item.epoch not in self._resting:
-                stale.setdefault(item.epoch, []).append(item.outpoint)
+        ledger = self._view()
+        batches: dict[EpochNumber, list[tuple[Outpoint, ...]]] = {}
+        # Apart, so that what E refuses of an intent holds up nothing that is booked.
+        for unarmed in (ledger.list_unarmed(), ledger.list_unarmed_created()):
+            for epoch, outpoints in _divide(unarmed, compute_most(ledger)):
+                if epoch not in self._resting:
+                    batches.setdefault(epoch, []).append(outpoints)
         async with asyncio.TaskGroup() as group:
-            for epoch, outpoints in stale.items():
-                group.create_task(self._renew(epoch, outpoints))
+            for epoch, found in batches.items():
+                group.create_task(self._renew(epoch, found))
 
-    async def _renew(self, epoch: EpochNumber, outpoints: list[Outpoint]) -> None:
+    async def _renew(self, epoch: EpochNumber, batches: Sequence[tuple[Outpoint, ...]]) -> None:
+        """Let E of an epoch arm these outputs again, one arming for each batch."""
         try:
-            outcome = await self._armings.sign([build_renewal(self._view(), epoch, outpoints)], None)
+            ledger = self._view()
+            outcome = await self._armings.sign([build_renewal(ledger, epoch, batch) for batch in batches], None)
             for record in outcome.records:
                 await self._submit(record)
         except BridgeError as reason:
@@ -64,7 +74,7 @@ class Renewals:
             return
         if not outcome.is_armed:
             self._resting[epoch] = asyncio.get_running_loop().time() + REST_SECONDS
-        log.info("coverage.renewed", epoch=epoch, outputs=len(outpoints), armed=outcome.is_armed)
+        log.info("coverage.renewed", epoch=epoch, outputs=sum(map(len, batches)), armed=outcome.is_armed)
 
     async def _submit(self, record: ArmingRecorded) -> None:
         try:
@@ -72,3 +82,13 @@ class Renewals:
         except Conflict as known:
             if known.code != "ALREADY_RECORDED":  # it waits for its block to become final
                 raise
+
+
+def _divide(unarmed: Sequence[UnarmedOutput], most: int) -> Iterator[tuple[EpochNumber, tuple[Outpoint, ...]]]:
+    """Give outputs by epoch, at most `most` at a time: no arming has more."""
+    stale: dict[EpochNumber, list[Outpoint]] = {}
+    for item in unarmed:
+        stale.setdefault(item.epoch, []).append(item.outpoint)
+    for epoch, outpoints in stale.items():
+        for start in range(0, len(outpoints), most):
+            yield epoch, tuple(outpoints[start : start + most])

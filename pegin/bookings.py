@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from smpc.errors import BridgeError
+from smpc.errors import BridgeError, Refused
 from smpc.params import Params
 from smpc.protocol.facts import BookingFacts, LedgerView, TransactionFacts
 from smpc.protocol.intents import Booking, Intent, IntentKind
@@ -23,12 +23,16 @@ def review_booking(ledger: LedgerView, facts: BookingFacts, booking: Booking) ->
         review.require("V70", False, "the intent is not in a final block", reason="INTENT_UNKNOWN")
         return review.to_verdict()
     _judge_content(review, ledger, booking)
+    _judge_armed(review, ledger, booking)
     _judge_depth(review, ledger.params, facts, entry.intent)
     return review.to_verdict()
 
 
 def open_review(ledger: LedgerView, facts: BookingFacts, booking: Booking) -> Review:
-    """Judge what holds for every booking: the session, my node, whose turn it is, and that nothing is booked twice."""
+    """Judge what holds for every booking: the session, my node, whose turn it is, that nothing is booked twice.
+
+    And that what is credited is paid for: the ledger takes no credit while the reserve is negative.
+    """
     review = Review(Stage.SIGN, Purpose.BOOKING)
     judge_session(review, facts.session, ledger, booking.digest, booking.epoch)
     judge_node(review, facts.node, ledger.params)
@@ -41,6 +45,8 @@ def open_review(ledger: LedgerView, facts: BookingFacts, booking: Booking) -> Re
     _judge_duplicates(review, booking)
     twice = [credit.outpoint for credit in booking.credits if credit.outpoint in ledger.credited]
     review.require("V70", not twice, f"{twice[:1]} is credited already", reason="ALREADY_BOOKED")
+    is_paid = not booking.credits or ledger.reserve >= 0
+    review.require("V70", is_paid, f"the reserve is {ledger.reserve} sat: credits halt", reason="RESERVE_NEGATIVE")
     return review
 
 
@@ -82,6 +88,13 @@ def _judge_content(review: Review, ledger: LedgerView, booking: Booking) -> None
         review.require("V70", False, refused.message, reason="ALREADY_BOOKED")
         return
     review.require("V70", booking == expected, "the booking is not what the money table says of the intent")
+
+
+def _judge_armed(review: Review, ledger: LedgerView, booking: Booking) -> None:
+    try:
+        ledger.check_booking_armed(booking)
+    except Refused as refused:
+        review.require("V70", False, refused.message, reason="NOT_ARMED")
 
 
 def _judge_depth(review: Review, params: Params, facts: BookingFacts, intent: Intent) -> None:

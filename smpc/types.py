@@ -166,7 +166,8 @@ def to_display_hex(value: Txid | BlockHash) -> str:
 def outpoint_from_text(text: str) -> Outpoint:
     """Parse `txid:vout`; ValueError naming what is wrong."""
     txid, colon, vout = text.partition(":")
-    if not colon or not vout.isascii() or not vout.isdigit() or int(vout) > 0xFFFFFFFF:
+    is_number = len(vout) <= 10 and vout.isascii() and vout.isdigit()
+    if not colon or not is_number or int(vout) > 0xFFFFFFFF:
         raise ValueError(f"outpoint must be txid:vout, got {text[:80]!r}")
     return Outpoint(txid_from_hex(txid), int(vout))
 

@@ -11,21 +11,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 
 from coordinator.cli import emergency_run as run
 from coordinator.cli import emergency_view as view
 from coordinator.cli.amounts import parse_rate
 from coordinator.cli.command import command
 from coordinator.cli.desk import Desk
-from coordinator.cli.ids import parse_epoch, parse_outpoint
+from coordinator.cli.emergency_orders import (
+    NotRejected,
+    Waiting,
+    collect_orders,
+    explain_waiting,
+    find_epochs,
+    require_something,
+)
+from coordinator.cli.ids import find_number, parse_epoch, parse_outpoint
 from coordinator.cli.money_commands import DryRunOption
 from coordinator.cli.output import Answer, build_table
 from coordinator.cli.refund_key import RefundChoice, build_wallet_endpoint
 from coordinator.cli.watching import LimitOption
 from coordinator.emergency_executor import DEFAULT_MOST_FEE, EmergencyExecutor
 from coordinator.executor_wallet import BitcoindWallet, ExecutorWallet
-from slashing.release import Release
 from smpc.errors import ConfigError, ExitCode, InvalidInput, NotFound
 from smpc.node.final_chain import replay_chain
 from smpc.node.genesis import load_genesis
@@ -102,16 +109,22 @@ async def execute(
     """
     genesis = load_genesis(desk.profile.genesis)
     async with run.follow_ledger(desk.consensus, genesis, desk.params) as replica, open_wallet(desk, wallet) as purse:
-        epochs = run.find_epochs(replica.ledger, None if number is None else parse_epoch(number))
+        epochs = find_epochs(replica.ledger, None if number is None else parse_epoch(number))
+        refused: NotRejected | None = None
         if lead_as is not None and not dry_run:
-            await run.lead_rejections(replica, lead_as, epochs, desk.output.note)
-        orders, waiting = run.collect_orders(replica.ledger, epochs)
+            try:
+                await run.lead_rejections(replica, lead_as, epochs, desk.bitcoin, desk.output.note)
+            except NotRejected as reason:
+                refused = reason  # what is signed is executed all the same
+        orders, left = collect_orders(replica.ledger, epochs)
+        waiting = await explain_waiting(replica.ledger, desk.bitcoin, left, refused)
+        require_something(orders, waiting, refused)
         executor = EmergencyExecutor(desk.bitcoin, desk.relay, purse, Sats(max_fee))
         work = run.Run(executor, desk.params, desk.output.note, FeeRate(parse_rate(rate)) if rate else None)
         data: dict[str, Any] = {
             "epochs": list(epochs),
             "dry_run": dry_run,
-            "waiting": [_describe_waiting(release) for release in waiting],
+            "waiting": [_describe_waiting(item) for item in waiting],
         }
         if dry_run:
             data["plans"] = await work.plan(orders)
@@ -138,8 +151,9 @@ def find_bitcoin(desk: Desk) -> BitcoinNode | None:
 
 def find_outpoints(ledger: Ledger, subject: str) -> tuple[Outpoint, ...]:
     """Return the armed outputs that a command line names; NotFound for an output or epoch that has none."""
-    if subject.isdecimal():
-        epoch = parse_epoch(int(subject))
+    number = find_number(subject)
+    if number is not None:
+        epoch = parse_epoch(number)
         found = [point for point, items in ledger.armings.items() if any(item.epoch == epoch for item in items)]
         if epoch not in ledger.epochs:
             raise NotFound(f"there is no epoch {epoch} on the ledger", remedy="see peg epoch show")
@@ -162,26 +176,37 @@ async def open_wallet(desk: Desk, name: str) -> AsyncIterator[ExecutorWallet | N
         yield purse
 
 
-def _describe_waiting(release: Release) -> dict[str, Any]:
-    return {"outpoint": str(release.outpoint), "epoch": release.epoch, "reason": release.text}
+def _describe_waiting(item: Waiting) -> dict[str, Any]:
+    return {"outpoint": str(item.release.outpoint), "epoch": item.release.epoch, "reason": item.reason}
+
+
+def _add_waiting(shown: RenderableType, data: dict[str, Any]) -> RenderableType:
+    """Show what is not executed now below what is."""
+    if not data["waiting"]:
+        return shown
+    table = build_table("not executed", "epoch", "why")
+    for item in data["waiting"]:
+        table.add_row(item["outpoint"], str(item["epoch"]), item["reason"])
+    return Group(shown, table)
 
 
 def _build_plans(data: dict[str, Any]) -> RenderableType:
     if not data["plans"]:
-        return "nothing to move"
+        return _add_waiting("nothing to move", data)
     table = build_table("output", "would send", "fee", "with a child")
     for item in data["plans"]:
         sent = "mined already" if item["is_mined"] else item["txid"] or "nothing that this node takes"
         table.add_row(item["outpoint"], sent, str(item["fee_sats"] or ""), "yes" if item["needs_child"] else "")
-    return table
+    return _add_waiting(table, data)
 
 
 def _build_executions(data: dict[str, Any]) -> RenderableType:
     if not data["executions"]:
-        return "nothing to move"
+        return _add_waiting("nothing to move", data)
     table = build_table("output", "state", "transaction", "child pays", "refused")
     for item in data["executions"]:
-        refused = "; ".join(dict.fromkeys(refusal["reason"] for refusal in item["refusals"]))
+        reasons = [item["fault"], *(refusal["reason"] for refusal in item["refusals"])]
+        refused = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
         fee = "" if item["child_fee_sats"] is None else f"{item['child_fee_sats']} sat"
         table.add_row(item["outpoint"], item["state"], item["txid"] or "", fee, refused)
-    return table
+    return _add_waiting(table, data)

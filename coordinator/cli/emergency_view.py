@@ -15,6 +15,7 @@ from coordinator.cli.recovery_view import describe_recoveries
 from slashing.bundle import Bundle, list_bundles
 from slashing.release import Release, find_release, list_released_txids
 from smpc.node.ports import BitcoinNode
+from smpc.protocol.arming_state import UnarmedOutput
 from smpc.protocol.intents import Booking
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.verdict_records import compute_release_id
@@ -174,7 +175,11 @@ def _build_verdict(verdict: dict[str, Any]) -> list[RenderableType]:
 
 
 def describe_coverage(ledger: Ledger) -> dict[str, Any]:
-    """Return how much of each epoch's vault value is armed, and every output that is not, with its fault."""
+    """Return how much of each epoch's vault value is armed, and every output that is not, with its fault.
+
+    `unarmed` are booked ones, for which credits halt; `unbooked` are those that standing intents create, which hold up
+    no more than their own intent.
+    """
     coverage = ledger.compute_coverage()
     return {
         "is_arming": ledger.needs_arming,
@@ -185,12 +190,14 @@ def describe_coverage(ledger: Ledger) -> dict[str, Any]:
         "epochs": [
             {"epoch": each.epoch, "armed_sats": each.armed, "total_sats": each.total} for each in coverage.epochs
         ],
-        "unarmed": [
-            {"outpoint": str(each.outpoint), "epoch": each.epoch, "value_sats": each.value, "fault": str(each.fault)}
-            for each in ledger.list_unarmed()
-        ],
+        "unarmed": [_describe_unarmed(each) for each in ledger.list_unarmed()],
+        "unbooked": [_describe_unarmed(each) for each in ledger.list_unarmed_created()],
         "kaon_height": ledger.height,
     }
+
+
+def _describe_unarmed(item: UnarmedOutput) -> dict[str, Any]:
+    return {"outpoint": str(item.outpoint), "epoch": item.epoch, "value_sats": item.value, "fault": str(item.fault)}
 
 
 def build_coverage(data: dict[str, Any]) -> RenderableType:
@@ -201,11 +208,16 @@ def build_coverage(data: dict[str, Any]) -> RenderableType:
     table = build_table("epoch", "armed", "of", title=title)
     for item in data["epochs"]:
         table.add_row(str(item["epoch"]), show_amount(item["armed_sats"]), show_amount(item["total_sats"]))
-    return Group(table, _build_unarmed(data["unarmed"])) if data["unarmed"] else table
+    parts: list[RenderableType] = [table]
+    if data["unarmed"]:
+        parts.append(_build_unarmed("not armed", data["unarmed"]))
+    if data["unbooked"]:
+        parts.append(_build_unarmed("not booked yet, and not armed", data["unbooked"]))
+    return Group(*parts)
 
 
-def _build_unarmed(unarmed: Sequence[dict[str, Any]]) -> Table:
-    table = build_table("not armed", "epoch", "value", "why")
+def _build_unarmed(heading: str, unarmed: Sequence[dict[str, Any]]) -> Table:
+    table = build_table(heading, "epoch", "value", "why")
     for item in unarmed:
         table.add_row(item["outpoint"], str(item["epoch"]), show_amount(item["value_sats"]), item["fault"])
     return table

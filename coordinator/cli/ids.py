@@ -15,6 +15,8 @@ MAX_POSITION: Final = 2**32 - 1
 """Of an output in its transaction."""
 
 _ID: Final = re.compile(r"[0-9a-fA-F]{64}")
+_NUMBER: Final = re.compile(r"[0-9]{1,10}")
+"""ASCII digits only: other scripts' look like something else; and no more than a number of 32 bits has."""
 
 
 def parse_id(text: str, what: str) -> bytes:
@@ -27,9 +29,15 @@ def parse_id(text: str, what: str) -> bytes:
 def parse_outpoint(text: str) -> Outpoint:
     """Return an outpoint given as `txid:position`; InvalidInput otherwise."""
     txid, _, vout = text.partition(":")
-    if not _ID.fullmatch(txid) or not vout.isdecimal() or int(vout) > MAX_POSITION:
+    position = find_number(vout)
+    if not _ID.fullmatch(txid) or position is None or position > MAX_POSITION:
         raise InvalidInput(f"{text[:90]!r} is no outpoint", remedy="give txid:position, as the tables show it")
-    return Outpoint(txid_from_hex(txid), int(vout))
+    return Outpoint(txid_from_hex(txid), position)
+
+
+def find_number(text: str) -> int | None:
+    """Return a number of one to ten digits, 0 to 9; None for anything else."""
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def parse_epoch(number: int) -> EpochNumber:

@@ -134,7 +134,8 @@ def _build_verdicts(checks: Sequence[dict[str, Any]]) -> RenderableType:
 
 
 def _say_silent(item: Mapping[str, str]) -> str:
-    return f"pod {item['pod'][:8]} did not answer, its checks are missing: {item['reason']}"
+    reason = " ".join(item["reason"].split())  # on one line: nobody else's words look like a line of ours
+    return f"pod {item['pod'][:8]} did not answer, its checks are missing: {reason}"
 
 
 def _build_findings(checks: Sequence[Check]) -> RenderableType:

@@ -239,7 +239,7 @@ def _try_lock(lock: TextIO) -> bool:
 
 def _choose_port(files: ServerFiles) -> int:
     text = files.port.read_text().strip() if files.port.exists() else ""
-    wanted = int(text) if text.isascii() and text.isdigit() else 0
+    wanted = int(text) if len(text) <= 5 and text.isascii() and text.isdigit() else 0
     for port in (wanted, 0):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -100,7 +100,7 @@ def _require_identity(session: Session, meta: dict[str, str], identity: StoreIde
 
 def _parse_schema(meta: dict[str, str]) -> int:
     text = meta.get("schema", "")
-    if not (text.isascii() and text.isdigit()):
+    if not (1 <= len(text) <= 10 and text.isascii() and text.isdigit()):
         raise StoreCorrupt(f"the store's schema cannot be read: {text[:40]!r}", remedy=REBUILD)
     return int(text)
 

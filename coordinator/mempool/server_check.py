@@ -59,4 +59,4 @@ def require_no_findings(findings: tuple[str, ...], address: str) -> None:
 
 
 def _parse_version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:2] if part.isascii() and part.isdigit())
+    return tuple(int(part) for part in text.split(".")[:2] if len(part) <= 10 and part.isascii() and part.isdigit())

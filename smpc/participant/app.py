@@ -309,6 +309,7 @@ def read_blocklist(path: Path | None) -> frozenset[str]:
 def split_address(text: str) -> tuple[str, int]:
     """Split `host:port`; ConfigError when it is not one."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+    is_number = len(port) <= 5 and port.isascii() and port.isdigit()
+    if not colon or not host or not is_number or int(port) > 65_535:
         raise ConfigError(f"listen address {text[:100]!r} must be host:port", remedy="correct `listen`")
     return host.strip("[]"), int(port)

@@ -38,7 +38,7 @@ class ArmingFault(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UnarmedOutput:
-    """A booked vault output without a current arming."""
+    """A vault output without a current arming: a booked one, or one that a standing intent creates."""
 
     outpoint: Outpoint
     value: Sats

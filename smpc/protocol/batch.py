@@ -191,7 +191,7 @@ _ROWS: Final = (
     Row(_S.BURIED, BookingSigned, (_S.BOOKING_SIGNED,), (SubmitBooking,)),
     Row(_S.BURIED, BlocksPassed, (_S.BURIED,), (AskBooking,)),
     *_list_mined_rows(_S.BOOKING_SIGNED),
-    Row(_S.BOOKING_SIGNED, BookingRefused, (_S.BURIED,), (AskBooking,)),
+    Row(_S.BOOKING_SIGNED, BookingRefused, (_S.BURIED,)),
     Row(_S.BOOKING_SIGNED, BlocksPassed, (_S.BOOKING_SIGNED,), (SubmitBooking,)),
     Row(_S.BOOKED, TransactionMined, (_S.BOOKED,)),
     Row(_S.BOOKED, TransactionUnmined, (_S.BOOKED,), (BroadcastTransaction,)),
@@ -222,7 +222,7 @@ EFFECT_OF: Final[Mapping[BatchState, Callable[[IntentId], BatchEffect]]] = {
     _S.BURIED: AskBooking,
     _S.BOOKING_SIGNED: SubmitBooking,
 }
-"""What each state asks for, once on entering it and again while nobody answers."""
+"""What each state asks for: on entering it, but after a refused booking, and again while nobody answers."""
 
 
 def find_due_effect(batch: Batch) -> BatchEffect | None:

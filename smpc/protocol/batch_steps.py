@@ -138,7 +138,11 @@ def _on_booking_signed(batch: Batch, event: events.BookingSigned) -> Transition[
 
 
 def _on_booking_refused(batch: Batch, event: events.BookingRefused) -> Transition[Batch]:
-    return _enter(batch, _S.BURIED, event.kaon_height, booking=None, booking_signatures=(), note=event.message)
+    """Go back, and ask for nothing yet: what the ledger refused heals with blocks, not with another signature."""
+    at, note = event.kaon_height, event.message
+    return Transition(
+        replace(batch, state=_S.BURIED, since=at, asked=at, booking=None, booking_signatures=(), note=note)
+    )
 
 
 def _on_booked(batch: Batch, event: events.BookingFound) -> Transition[Batch]:

@@ -112,6 +112,10 @@ class LedgerView(Protocol):
         """Return the vault outputs and deposits of an intent without a current arming; () where nothing is armed."""
         ...
 
+    def check_booking_armed(self, booking: Booking) -> None:
+        """Refuse (V70, NOT_ARMED) a booking while one of its vault outputs is not armed to who can still take it."""
+        ...
+
     def find_standing(
         self, outpoints: frozenset[Outpoint] | tuple[Outpoint, ...], burns: frozenset[BurnId] | tuple[BurnId, ...]
     ) -> tuple[IntentEntry, ...]:

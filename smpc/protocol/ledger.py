@@ -340,6 +340,14 @@ class Ledger:
         """Return the booked vault outputs without a current arming, and why; () where nothing is armed."""
         return ledger_armings.list_unarmed(self._tables)
 
+    def list_unarmed_created(self) -> tuple[UnarmedOutput, ...]:
+        """Return what standing intents create, mined or not, without a current arming; () where nothing is armed."""
+        return ledger_armings.list_unarmed_created(self._tables)
+
+    def check_booking_armed(self, booking: Booking) -> None:
+        """Refuse (V70, NOT_ARMED) an intent's booking while a vault output of it is not armed as it must be."""
+        ledger_armings.check_booking_armed(self._tables, booking)
+
     def compute_coverage(self) -> Coverage:
         """Return how much of the vault value is armed, by epoch and in all."""
         return ledger_armings.compute_coverage(self._tables)

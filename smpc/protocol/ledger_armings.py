@@ -10,7 +10,7 @@ from typing import Final
 
 from smpc.curve import verify_schnorr
 from smpc.errors import BridgeError, Refused
-from smpc.protocol.arming_records import Arming, ArmingRecorded, list_armable
+from smpc.protocol.arming_records import Arming, ArmingRecorded, list_armable, list_created
 from smpc.protocol.arming_state import ArmingEntry, ArmingFault, Coverage, EpochCoverage, UnarmedOutput
 from smpc.protocol.emergency import Emergency, build_emergency, build_target, find_target_epoch
 from smpc.protocol.epoch import is_serving
@@ -118,6 +118,22 @@ def list_unarmed(tables: LedgerTables) -> tuple[UnarmedOutput, ...]:
     found = ((entry, _find_fault(tables, entry.epoch, _to_input(entry))) for _, entry in sorted(tables.vault.items()))
     return tuple(
         UnarmedOutput(entry.outpoint, entry.value, entry.epoch, fault) for entry, fault in found if fault is not None
+    )
+
+
+def list_unarmed_created(tables: LedgerTables) -> tuple[UnarmedOutput, ...]:
+    """Return what standing intents create, mined or not, without a current arming, by outpoint.
+
+    It is not booked, so no coverage counts it; but its booking may wait for a new arming, which no one else asks for.
+    """
+    if not tables.genesis.needs_arming:
+        return ()
+    standing = sorted({key for held in tables.outpoint_holders.values() for key in held})
+    intents = (tables.intents[key].intent for key in standing)
+    created = {item.outpoint: (intent.target_epoch, item) for intent in intents for item in list_created(intent)}
+    found = ((epoch, item, _find_fault(tables, epoch, item)) for _, (epoch, item) in sorted(created.items()))
+    return tuple(
+        UnarmedOutput(item.outpoint, item.value, epoch, fault) for epoch, item, fault in found if fault is not None
     )
 
 

@@ -143,8 +143,16 @@ _CATALOGUE: Final = (
     ),
     Rule(
         "V70",
-        ("BOOKING_MISMATCH", "NOT_DEEP_ENOUGH", "NOT_MINED", "ALREADY_BOOKED", "INTENT_UNKNOWN"),
-        "the booking is what the ledger's money table says of a transaction that my node has deep enough",
+        (
+            "BOOKING_MISMATCH",
+            "NOT_DEEP_ENOUGH",
+            "NOT_MINED",
+            "ALREADY_BOOKED",
+            "INTENT_UNKNOWN",
+            "NOT_ARMED",
+            "RESERVE_NEGATIVE",
+        ),
+        "the booking is what the ledger takes, by its money table, of a transaction that my node has deep enough",
     ),
     Rule(
         "V73",

@@ -249,11 +249,16 @@ def test_a_version_whose_replacement_ended_goes_on_with_what_it_has() -> None:
     assert revived.effects == (events.BroadcastTransaction(ID),)
 
 
-def test_a_refused_booking_is_signed_anew() -> None:
+@pytest.mark.parametrize("blocks", [RETRY_BLOCKS - 1, RETRY_BLOCKS])
+def test_a_refused_booking_is_signed_anew_after_some_blocks(blocks: int) -> None:
+    """Asked for at once, it would be refused again in the same block: two signing sessions a round, without an end."""
     agreed = run(buried(), events.BookingSigned(BOOKING, SIGNATURE, SIGNATURE, AT)).record
-    again = run(agreed, events.BookingRefused("a burn was raised", AT))
-    assert (again.record.state, again.record.booking) == (B.BURIED, None)
-    assert again.effects == (events.AskBooking(ID),)
+    again = run(agreed, events.BookingRefused("the reserve is -150 sat: credits halt", AT))
+    assert (again.record.state, again.record.booking, again.effects) == (B.BURIED, None, ())
+    assert again.record.note == "the reserve is -150 sat: credits halt"
+    later = look(again.record, replace(mined(51, 1), kaon_height=KaonHeight(AT + blocks)))
+    assert later.effects == ((events.AskBooking(ID),) if blocks == RETRY_BLOCKS else ())
+    assert later.record.state is B.BURIED
 
 
 def test_a_consensus_reorg_takes_an_intent_back_to_its_submission() -> None:

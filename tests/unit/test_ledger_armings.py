@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.inspection import judge_coverage
+from pegin.bookings import review_booking
 from slashing.build import build_arming, build_armings, build_renewal
 from smpc.errors import Refused
 from smpc.node.ports import Verdict
@@ -26,6 +27,7 @@ from smpc.threshold.child_keys import VAULT_RANGE_START, compute_vault_index
 from smpc.types import ChildIndex, EpochNumber, FeeRate, Network, Outpoint, Role, Sats, Script, Signature, Txid
 from tests.support.armed_world import ArmedChain, ArmedWorld, arm_deposit
 from tests.support.chain import deposit_outpoint, vault_outpoint
+from tests.support.flow_world import find_rule
 from tests.support.groups import EPOCH, endorse
 from tests.support.sweep_world import SweepWorld
 from tests.support.turning_chain import BTC_START
@@ -397,6 +399,26 @@ def test_what_became_of_the_target_says_how_stale_an_arming_is(
     with pytest.raises(Refused) as caught:
         chain.ledger.check_record(booking)
     assert (caught.value.rule, caught.value.code) == ("V70", "NOT_ARMED")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [(EpochState.PARKED, ""), (EpochState.RETIRED, "NOT_ARMED"), (EpochState.ABORTED, "NOT_ARMED")]
+)
+def test_members_sign_a_booking_just_where_the_ledger_takes_it(state: EpochState, reason: str) -> None:
+    chain = ForgetfulChain.started()
+    world = ArmedWorld(chain, {}, {})
+    built = world.record(world.transfer(world.deposit(0, 500_000)))
+    facts, booking = world.booking_facts(built), world.ledger.compute_booking(built.intent.intent_id)
+    assert find_rule(review_booking(world.ledger, facts, booking)) == ("", "")
+    assert isinstance(chain.ledger, ForgetfulLedger)
+    chain.ledger.change_epoch(ONE, state=state)
+    assert find_rule(review_booking(world.ledger, facts, booking)) == ("V70" if reason else "", reason)
+    if not reason:
+        chain.ledger.check_record(chain.sign_booking(booking))
+        return
+    with pytest.raises(Refused) as refused:
+        chain.ledger.check_record(chain.sign_booking(booking))
+    assert refused.value.code == reason
 
 
 def test_a_renewal_in_the_same_state_is_the_same_record() -> None:

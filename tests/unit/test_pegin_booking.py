@@ -18,7 +18,7 @@ from smpc.protocol.endings import (
 from smpc.protocol.facts import BookingFacts, EndFacts, ReadyFacts, TransactionFacts
 from smpc.protocol.intents import Booking, IntentInput, IntentKind
 from smpc.protocol.pod_messages import DeadSubject, ReadySubject, WithdrawalSubject
-from smpc.protocol.records import compute_ready_digest_of
+from smpc.protocol.records import RESERVE_ACCOUNT, compute_ready_digest_of
 from smpc.types import Attempt, BtcHeight, ChildIndex, EpochNumber, KaonHeight, Network, Outpoint, Purpose, Sats, Txid
 from tests.support.chain import make_intent
 from tests.support.flow_world import FlowWorld, find_rule
@@ -136,6 +136,22 @@ def test_refuses_to_book_what_is_not_recorded_in_a_final_block(world: FlowWorld,
     facts = replace(world.booking_facts(transfer), final_height=KaonHeight(recorded - 1))
     assert judge(world, transfer, facts) == ("V70", "INTENT_UNKNOWN")
     assert judge(world, transfer, replace(facts, final_height=recorded)) == ("", "")
+
+
+def test_signs_no_credit_while_the_reserve_is_negative_and_a_payout_all_the_same(world: FlowWorld) -> None:
+    """The ledger takes none: what pods sign all the same is signed in vain, again and again."""
+    world.fill_vault(1_000_000)
+    second = world.record(world.transfer(world.deposit(2, 300_000)))
+    payout = world.record(world.payout(tuple(world.ledger.vault)[:1], (world.burn(100_000),)))
+    chain = world.chain
+    chain.add(chain.make_invoices(chain.make_terms(3), request_id=b"dear"))
+    chain.book(chain.record(chain.make_transfer([(3, 100_000)], fee=30_000)))
+    chain.add(chain.make_send("alice", RESERVE_ACCOUNT, -1 - world.ledger.reserve))
+    assert world.ledger.reserve == -1
+    assert judge(world, second, world.booking_facts(second)) == ("V70", "RESERVE_NEGATIVE")
+    assert judge(world, payout, world.booking_facts(payout, confirmations=3)) == ("", "")
+    chain.add(chain.make_send("alice", RESERVE_ACCOUNT, 1))
+    assert judge(world, second, world.booking_facts(second)) == ("", "")
 
 
 def test_refuses_a_booking_by_an_epoch_out_of_turn(world: FlowWorld, transfer: BuiltTransaction) -> None:

@@ -164,6 +164,22 @@ def test_a_deposit_moved_by_an_emergency_is_credited() -> None:
     assert judge(world, booking, facts_of(world, booking, [deposit])) == ("V70", "ALREADY_BOOKED")
 
 
+def test_no_emergency_of_a_deposit_is_credited_while_a_loss_has_the_reserve_below_nothing() -> None:
+    world = ArmedWorld.filled(500_000)
+    parent, _ = arm_deposit(world, 500_000)
+    world.record(parent)
+    world.release()
+    world.chain.epoch = world.turning.keyed[ACTIVE]
+    (deposit,) = parent.intent.outpoints
+    outpoints, loss = book_loss(world, 1)
+    assert judge(world, loss, facts_of(world, loss, outpoints)) == ("", "")
+    world.chain.add(world.chain.sign_booking(loss))
+    assert world.ledger.reserve < 0
+    booking = world.ledger.judgements.compute_emergency_booking(deposit, find_rung(world, deposit).transaction.txid)
+    assert judge(world, booking, facts_of(world, booking, [deposit])) == ("V70", "RESERVE_NEGATIVE")
+    assert world.chain.refusal(world.chain.sign_booking(booking)) == "RESERVE_NEGATIVE"
+
+
 def test_without_a_release_no_emergency_is_booked() -> None:
     world = ArmedWorld.released(*VALUES)
     _, booking = book_emergency(world)

@@ -179,7 +179,8 @@ def _read_identity(config: DevchainConfig) -> tuple[Genesis, SecretKey]:
 
 def _split_address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
+    is_number = len(port) <= 5 and port.isascii() and port.isdigit()
+    if not colon or not host or not is_number or int(port) > 0xFFFF:
         raise ConfigError(f"listen must be host:port, got {text[:80]!r}", remedy="give for example 127.0.0.1:7000")
     return host.strip("[]"), int(port)
 
