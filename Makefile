@@ -3,8 +3,9 @@
 PY := .venv/bin/python
 CHECKED := coordinator smpc pegin pegout sweep slashing deploy tests
 PYTEST_JOBS ?= 2
+EMERGENCIES := $(addprefix tests/integration/test_,armed_devnet.py vanished_groups.py hostile_groups.py)
 
-.PHONY: setup bitcoind demo demo-emergency test format lint bench soak proto lock clean
+.PHONY: setup bitcoind demo demo-emergency test test-emergencies format lint bench soak proto lock clean
 
 setup:
 	@deploy/bootstrap/setup
@@ -24,6 +25,10 @@ demo-emergency: bitcoind
 # The one command that says whether the tree is sound.
 test: lint bitcoind
 	$(PY) -m pytest -n $(PYTEST_JOBS) --dist loadscope
+
+# Whole groups deleted, lying, withholding: real processes, one devnet of 20 after the other, some twenty minutes.
+test-emergencies: bitcoind
+	$(PY) -m pytest -m soak $(EMERGENCIES)
 
 lint: setup
 	$(PY) -m ruff format --check .
