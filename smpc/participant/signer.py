@@ -16,6 +16,7 @@ import structlog
 
 from smpc.curve import SecretKey, sign_schnorr
 from smpc.errors import BridgeError, InvalidInput, Refused
+from smpc.node.trial_ledger import read_in_thread
 from smpc.participant.completion import complete_transaction
 from smpc.participant.guest_sessions import GuestSessions
 from smpc.participant.mailroom import Letter, refuse, seal_answer
@@ -214,7 +215,7 @@ class Signer:
         answered = compute_share_context(request, opened.public.answer.body, held.share.public_share, signed)
         reply = SignReply(held.position, shares, answered)
         envelope = seal_answer(self._host_secret(held), "Sign", asked.session, reply)
-        stored = await asyncio.to_thread(self._record, asked, encode(envelope), prepared)
+        stored = await read_in_thread(self._view(), self._record, asked, encode(envelope), prepared)
         log.info("share.released", session=asked.session.hex(), inputs=count, purpose=prepared.header.purpose)
         return decode(Envelope, stored)
 
@@ -235,7 +236,7 @@ class Signer:
             if entry is None or entry.status is not IntentStatus.LIVE:
                 raise Refused("the intent is no longer live", rule="V21", code="INTENT_NOT_LIVE")
 
-    def _record(self, asked: Asked, response: bytes, prepared: Prepared) -> bytes:
+    def _record(self, ledger: Ledger, asked: Asked, response: bytes, prepared: Prepared) -> bytes:
         if isinstance(prepared, PreparedMessage):
             return self._log.record_message(asked, response, prepared.claim)
         if isinstance(prepared, PreparedArming):
@@ -243,10 +244,8 @@ class Signer:
         if isinstance(prepared, PreparedRejection):
             subject = prepared.header.subject
             return self._log.record_rejection(asked, response, subject, prepared.claims, prepared.spends)
-        replaces = frozenset(prepared.intent.replaces)
-        return self._log.record_share(
-            asked, response, prepared.claim, replaces=replaces, freed=self._reviewer.find_freed(prepared.intent)
-        )
+        replaces, freed = frozenset(prepared.intent.replaces), self._reviewer.find_freed(ledger, prepared.intent)
+        return self._log.record_share(asked, response, prepared.claim, replaces=replaces, freed=freed)
 
     def _is_guest(self, leader: IdentityKey) -> bool:
         """Tell whether a leader is no coordinator: a validator, which may be anybody's."""

@@ -19,6 +19,7 @@ from smpc.errors import BridgeError, CheckFailed, Conflict, TimedOut, Unavailabl
 from smpc.node.consensus import ConsensusNode
 from smpc.node.ports import BitcoinNode, ChainTip
 from smpc.node.spend_search import SpendSearch
+from smpc.node.trial_ledger import read_in_thread
 from smpc.participant.questions import ask_all
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import EpochState
@@ -151,8 +152,8 @@ class SpendWatcher:
             raise CheckFailed(f"my node says that {to_display_hex(txid)} spends {outpoint}, which it does not")
         prevouts = await self._fetch_prevouts(transaction)
         position = spent.index(outpoint)
-        evidence = await asyncio.to_thread(
-            find_spend_evidence, ledger, watched.epoch, watched.child, transaction, prevouts, position
+        evidence = await read_in_thread(
+            ledger, find_spend_evidence, watched.epoch, watched.child, transaction, prevouts, position
         )
         if evidence is not None:
             self.take(evidence)

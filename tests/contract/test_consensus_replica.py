@@ -293,7 +293,8 @@ async def test_where_checkpoints_decide_depth_alone_makes_nothing_final_and_what
     assert replica.list_open_checkpoints() == ((4, fourth.block_hash),)
     assert replica.tip_hash == (await memory.fetch_block(KaonHeight(6))).block_hash
     before = replica.ledger.compute_state_root()
-    replica.check_through(KaonHeight(6))
+    assert await replica.check_checkpoint(fourth.height, fourth.block_hash)
+    assert not await replica.check_checkpoint(fourth.height, fourth.parent)
     assert replica.ledger.compute_state_root() == before
     following.cancel()
     await asyncio.wait([following])
@@ -303,9 +304,9 @@ async def test_a_checkpoint_upon_a_block_that_is_not_valid_is_seen_before_anyone
     replica = Replica(ForgedHeartbeat(await start_turning()), build_turning_genesis(), REGTEST)
     following = asyncio.create_task(replica.run())
     await settle(replica, 6)
-    replica.check_through(KaonHeight(2))
+    (checkpoint,) = replica.list_open_checkpoints()
     with pytest.raises(Refused):
-        replica.check_through(KaonHeight(4))
+        await replica.check_checkpoint(*checkpoint)
     assert replica.ledger.height == 0
     following.cancel()
     await asyncio.wait([following])
