@@ -14,6 +14,8 @@ from typing import Final
 
 import structlog
 
+from slashing.build import require_arming_stands
+from slashing.rejection import require_rejection_stands
 from smpc.curve import SecretKey, sign_schnorr
 from smpc.errors import BridgeError, InvalidInput, Refused
 from smpc.node.trial_ledger import read_in_thread
@@ -220,14 +222,22 @@ class Signer:
         return decode(Envelope, stored)
 
     def _check_still_allowed(self, prepared: Prepared, count: int) -> None:
-        """Look once more at what may have changed since the review: the intent may be over by now, or all in doubt."""
+        """Look once more at what may have changed since the review.
+
+        The intent may be over by now, the group to which an emergency goes judged, or all in doubt.
+        """
         if count != len(prepared.tasks):
             raise InvalidInput(f"{len(prepared.tasks)} aggregate nonces are needed, got {count}")
         report = self._reviewer.burials.report
         if report.reason:
             raise Refused(report.describe(), rule="V24", code=report.reason)
+        ledger = self._view()
+        if isinstance(prepared, PreparedArming):
+            require_arming_stands(ledger, prepared.arming)
+        if isinstance(prepared, PreparedRejection):
+            require_rejection_stands(ledger, prepared.arming)
         if isinstance(prepared, PreparedSpend):
-            ledger, header = self._view(), prepared.header
+            header = prepared.header
             epoch = ledger.epochs[header.group.epoch]
             if epoch.is_convicted and not is_serving(epoch, prepared.claim.purpose):
                 # After a release W signs rejections only, whatever was committed to before it [R9].
