@@ -18,8 +18,8 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 MAX_READINGS: Final = 2
-"""Readings at a time. A change waits for all of them, and under one interpreter lock more are hardly faster: the
-largest review known, of 508 outputs with 1,524 emergencies, reads for 0.3 to 1 second."""
+"""Readings at a time. A change waits for all of them, and under one interpreter lock more are hardly faster: the review
+of a rejection of 500 outputs reads for 0.12 seconds alone, the longest known for 1."""
 
 
 class LedgerGate:
