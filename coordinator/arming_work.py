@@ -18,6 +18,7 @@ from coordinator.signing_round import run_signing_round
 from slashing.build import build_armings
 from slashing.model import BuiltArming
 from smpc.errors import BridgeError
+from smpc.node.trial_ledger import read_in_thread
 from smpc.protocol.arming_records import ArmingRecorded
 from smpc.protocol.intents import Intent
 from smpc.protocol.ledger import Ledger
@@ -60,7 +61,7 @@ class ArmingWork:
         if not ledger.needs_arming:
             return NOTHING_NEEDED
         try:
-            wanted = await asyncio.to_thread(build_armings, ledger, intent)
+            wanted = await read_in_thread(ledger, build_armings, intent)
         except BridgeError as impossible:
             log.warning("outputs.not_armed", intent=intent.intent_id.hex(), reason=impossible.message)
             return ArmingOutcome((), is_armed=False)

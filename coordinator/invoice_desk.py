@@ -20,6 +20,7 @@ from pegin.invoice import TermsRequest, build_terms
 from smpc.curve import SecretKey, compute_xonly_key, sign_schnorr
 from smpc.errors import BridgeError, Conflict, Refused, TimedOut
 from smpc.node.consensus import ConsensusNode
+from smpc.node.trial_ledger import change_unread
 from smpc.protocol.invoices import InvoiceRequest
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_invoices import INVOICE_INDEX_END
@@ -122,7 +123,8 @@ class InvoiceDesk:
         tip = await self._bitcoin.require_synced()
         with self._shelf.reserve(len(order.amounts)) as places:
             record = self._build(order, places, tip)
-            self._feed.ledger.check_record(record)
+            ledger = self._feed.ledger
+            await change_unread(ledger, ledger.check_record, record)
             return record
 
     async def close(self) -> None:

@@ -53,6 +53,13 @@ def plan_arming(ledger: LedgerView, epoch: EpochNumber, outputs: Iterable[Intent
     return Arming(ledger.params.network, epoch, target.epoch, target.script, ordered)
 
 
+def require_arming_stands(ledger: LedgerView, arming: Arming) -> None:
+    """Raise (Refused) unless what was reviewed goes where E would send it now too: V65 for nowhere, V60 elsewhere."""
+    if plan_arming(ledger, arming.epoch, arming.outputs) != arming:
+        text = f"outputs of epoch {arming.epoch} are no longer armed to epoch {arming.target} as that was keyed"
+        raise Refused(text, rule="V60", code="WRONG_TARGET")
+
+
 def build_renewal(ledger: LedgerView, epoch: EpochNumber, outpoints: Iterable[Outpoint]) -> BuiltArming:
     """Build a new arming of booked vault outputs, what standing intents create, and deposits they spend.
 

@@ -13,7 +13,7 @@ from smpc.protocol.encoding import hash_fields
 from smpc.protocol.facts import InputFacts, NodeFacts, SessionFacts, TransactionFacts
 from smpc.protocol.verdict_records import RejectionSigned
 from smpc.threshold.child_keys import compute_emergency_index, compute_rejection_index
-from smpc.types import ChildIndex, Outpoint, Signature, XOnlyKey
+from smpc.types import ChildIndex, KaonHeight, Outpoint, Signature, XOnlyKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,8 @@ class RejectionFacts:
     """Everything a member of W judges a rejection by, beside its ledger replica; of its node, only what is buried."""
 
     session: SessionFacts
+    final_height: KaonHeight
+    """What my replica called final when I was asked; a verdict of a later block releases nothing yet."""
     spent: Mapping[Outpoint, TransactionFacts] = field(default_factory=dict)
     """Outputs that a transaction I know of took on my node's best chain, with that transaction."""
     signed: Mapping[bytes, bytes] = field(default_factory=dict)

@@ -26,7 +26,7 @@ from smpc.errors import (
     Unavailable,
 )
 from smpc.node.consensus import ConsensusNode
-from smpc.node.trial_ledger import TrialLedger
+from smpc.node.trial_ledger import TrialLedger, change_unread
 from smpc.params import Params
 from smpc.protocol.attestations import CheckpointVote
 from smpc.protocol.checkpoints import find_final_height, is_checkpoint
@@ -112,7 +112,7 @@ class Replica:
             while True:
                 async with aclosing(self._watch()) as blocks:
                     async for block in blocks:
-                        if not self._take(block):
+                        if not await self._take(block):
                             break
         except BridgeError as failure:
             self._fail(failure)
@@ -162,9 +162,19 @@ class Replica:
         """Return the blocks above the final height, oldest first; what they record may still be undone."""
         return tuple(block for block, _ in self._unfinal)
 
-    def check_through(self, height: KaonHeight) -> None:
-        """Raise Refused, InvalidInput, Conflict or Halted when a block up to `height` is not valid."""
+    async def check_checkpoint(self, height: KaonHeight, block_hash: KaonHash) -> bool:
+        """Tell whether a checkpoint is open, after trying out every block up to it while no thread reads the ledger.
+
+        Refused, InvalidInput, Conflict or Halted when one of the blocks is not valid.
+        """
+        return await change_unread(self.ledger, self._try_through, height, block_hash)
+
+    def _try_through(self, height: KaonHeight, block_hash: KaonHash) -> bool:
+        # The chain may have moved while others read.
+        if (height, block_hash) not in self.list_open_checkpoints():
+            return False
         self.ledger.check_blocks(block for block, _ in self._unfinal if block.height <= height)
+        return True
 
     async def wait_beside(self, tip: KaonHash) -> None:
         """Return once the newest block is another than `tip`; raises what stopped the replica."""
@@ -201,7 +211,7 @@ class Replica:
                 if handled % YIELD_EVERY == 0:
                     await asyncio.sleep(0)
 
-    def _take(self, block: KaonBlock) -> bool:
+    async def _take(self, block: KaonBlock) -> bool:
         if block.parent != self.tip_hash:
             self._step_back(block)
             return False
@@ -209,15 +219,20 @@ class Replica:
         self.tip_height = block.height
         if block.height > self._highest:
             self._highest, self._steps_back = block.height, 0
-        self._finalise(block)
+        await self._finalise(block)
         self._shift()
         return True
 
-    def _finalise(self, newest: KaonBlock) -> None:
+    async def _finalise(self, newest: KaonBlock) -> None:
         # Where checkpoints decide, only a block with votes can make others final.
         if self.ledger.genesis.has_checkpoints and not any(isinstance(it, CheckpointVote) for it in newest.records):
             return
         final = find_final_height(self.ledger, [block for block, _ in self._unfinal])
+        if self._unfinal and self._unfinal[0][0].height <= final:
+            # Nobody else takes or gives up blocks, so what was final before the wait for readers is the same after it.
+            await change_unread(self.ledger, self._apply_through, final)
+
+    def _apply_through(self, final: KaonHeight) -> None:
         while self._unfinal and self._unfinal[0][0].height <= final:
             self._apply(self._unfinal.popleft()[0])
 

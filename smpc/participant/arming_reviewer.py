@@ -10,6 +10,7 @@ from pegin.model import BuiltTransaction
 from slashing.model import ArmingFacts, BuiltArming
 from slashing.review import rebuild_arming, review_arming
 from smpc.errors import BridgeError
+from smpc.node.trial_ledger import read_in_thread
 from smpc.participant.gather import FactGatherer
 from smpc.participant.signing_log import SigningLog
 from smpc.participant.spending import rebuild_spend
@@ -41,12 +42,12 @@ class ArmingReviewer:
     async def review(self, session: SessionFacts, subject: ArmingSubject) -> JudgedArming:
         """Judge one arming; the signer signs only the digests of what is rebuilt here."""
         ledger = self._view()
-        built = await asyncio.to_thread(_try_rebuild, ledger, subject)
+        built = await read_in_thread(ledger, _try_rebuild, subject)
         facts = await self._gather(ledger, session, subject)
         if built is not None:
             signed = await asyncio.to_thread(self._find_signed, session.header.group, built)
             facts = ArmingFacts(facts.session, facts.node, facts.parent, facts.why_not_built, facts.inputs, signed)
-        return JudgedArming(await asyncio.to_thread(review_arming, ledger, facts, subject), built)
+        return JudgedArming(await read_in_thread(ledger, review_arming, facts, subject), built)
 
     async def _gather(self, ledger: Ledger, session: SessionFacts, subject: ArmingSubject) -> ArmingFacts:
         if subject.intent is None:
@@ -55,7 +56,7 @@ class ArmingReviewer:
             inputs = await self._gatherer.gather_inputs(ledger, deposits[:most])
             return ArmingFacts(session, await self._gatherer.gather_node(), None, inputs=inputs)
         known = await self._gatherer.gather_intent(ledger, session, subject.intent, ())
-        parent, why = await asyncio.to_thread(_try_rebuild_parent, ledger, known, subject.intent)
+        parent, why = await read_in_thread(ledger, _try_rebuild_parent, known, subject.intent)
         return ArmingFacts(session, known.node, parent, why, known.inputs)
 
     def _find_signed(self, group: GroupId, built: BuiltArming) -> Mapping[bytes, bytes]:

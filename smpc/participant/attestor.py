@@ -134,9 +134,8 @@ class Attestor:
             if last is not None and (vote.height < last.height or not self._follows(last)):
                 continue
             # The chain may have moved while the disk was read: whatever is checked and signed is one and the same.
-            if (height, block_hash) not in self._replica.list_open_checkpoints():
+            if not await self._replica.check_checkpoint(height, block_hash):
                 return
-            self._replica.check_through(height)
             await asyncio.to_thread(self._log.record_vote, vote)
             await self._submit(self._build_vote(vote))
             self._note_sent(vote)

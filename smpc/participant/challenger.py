@@ -7,7 +7,6 @@ than a third of the stake, or the pod itself, objected to. A pod that lags or wh
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from smpc.curve import SecretKey, compute_xonly_key, sign_schnorr
 from smpc.errors import BridgeError, Conflict
 from smpc.node.consensus import ConsensusNode
 from smpc.node.replica import Replica
+from smpc.node.trial_ledger import read_in_thread
 from smpc.participant.gather import FactGatherer
 from smpc.participant.spending import rebuild_spend, review_spend
 from smpc.protocol.end_records import ChallengeRaised
@@ -115,7 +115,7 @@ class Challenger:
         session = self._describe(ledger, intent)
         report = await self._gatherer.burials.look(ledger)
         facts = await self._gatherer.gather_intent(ledger, replace(session, doubt=report.reason), intent, ())
-        verdict = await asyncio.to_thread(review_recorded, ledger, facts, intent)
+        verdict = await read_in_thread(ledger, review_recorded, facts, intent)
         return find_objection(verdict)
 
     async def _challenge(self, ledger: Ledger, intent: IntentId, objection: Finding) -> None:

@@ -90,7 +90,8 @@ class Measurer:
         self._rounds = {start: item for start, item in self._rounds.items() if start in windows}
         for start, window in windows.items():
             if start not in self._rounds and ledger.height < window.end:
-                peers = await asyncio.to_thread(list_measured, window, self._list_all_stakes(ledger), self._identity)
+                stakes = self._list_all_stakes(ledger)
+                peers = await asyncio.to_thread(list_measured, window, stakes, self._identity)
                 self._rounds[start] = _Round(window, peers, due=self._spread(window, peers))
 
     def _spread(self, window: MeasuringWindow, peers: Sequence[IdentityKey]) -> dict[IdentityKey, int]:

@@ -59,14 +59,16 @@ class NonceVault(Generic[SecretT, PublicT]):
         if not secret:
             raise ValueError("a session has at least one nonce")
         with self._lock:
-            if session in self._open or session in self._closed:
-                raise Refused(
-                    "this session was opened before", code=SESSION_SEEN, rule="V09", remedy="start a new attempt"
-                )
+            self._require_new(session)
             if self._held + len(secret) > self._capacity or len(self._closed) >= self._capacity:
                 raise Unavailable("too many open signing sessions", code="VAULT_FULL", remedy="let sessions finish")
             self._open[session] = OpenNonces(secret, public, expires)
             self._held += len(secret)
+
+    def require_new(self, session: SessionId) -> None:
+        """Raise Refused (SESSION_SEEN, rule V09) when the session was ever open."""
+        with self._lock:
+            self._require_new(session)
 
     def find_public(self, session: SessionId) -> PublicT | None:
         """Return what was published for an open session, so that a repeated request gets the same answer."""
@@ -126,6 +128,10 @@ class NonceVault(Generic[SecretT, PublicT]):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("the nonce vault is never pickled or copied")
+
+    def _require_new(self, session: SessionId) -> None:
+        if session in self._open or session in self._closed:
+            raise Refused("this session was opened before", code=SESSION_SEEN, rule="V09", remedy="start a new attempt")
 
     def _close(self, session: SessionId, reason: str) -> None:
         nonces = self._open.pop(session)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slashing.model import BuiltRejection, RejectionFacts
-from slashing.rejection import rebuild_rejection, review_rejection
+from slashing.rejection import rebuild_rejection, review_claims, review_rejection
 from smpc.errors import BridgeError
+from smpc.node.trial_ledger import read_in_thread
 from smpc.participant.gather import FactGatherer
 from smpc.participant.signing_log import SigningLog
 from smpc.protocol.facts import SessionFacts, TransactionFacts
@@ -35,15 +36,21 @@ class RejectionReviewer:
         self._view = view
 
     async def review(self, session: SessionFacts, subject: RejectionSubject) -> JudgedRejection:
-        """Judge one rejection; the signer signs only the digests of what is rebuilt here."""
+        """Judge one rejection; the signer signs only the digests of what is rebuilt here.
+
+        What the ledger alone refuses costs no question to my node and no transaction built: anybody may ask it.
+        """
         ledger = self._view()
-        built = await asyncio.to_thread(_try_rebuild, ledger, subject)
-        facts = RejectionFacts(session)
+        facts = RejectionFacts(session, ledger.height)
+        first = await read_in_thread(ledger, review_claims, facts, subject)
+        if not first.is_accepted:
+            return JudgedRejection(first, None)
+        built = await read_in_thread(ledger, _try_rebuild, subject)
         if built is not None:
             spent = await self._gather_spent(ledger, built)
             signed = await asyncio.to_thread(self._find_signed, session.header.group, built)
-            facts = RejectionFacts(session, spent, signed)
-        return JudgedRejection(await asyncio.to_thread(review_rejection, ledger, facts, subject), built)
+            facts = replace(facts, spent=spent, signed=signed)
+        return JudgedRejection(await read_in_thread(ledger, review_rejection, facts, subject), built)
 
     async def _gather_spent(self, ledger: Ledger, built: BuiltRejection) -> Mapping[Outpoint, TransactionFacts]:
         """Look for the recorded transactions of these outputs, and for their emergencies, on my node's best chain."""

@@ -12,6 +12,7 @@ import structlog
 from pegin.model import BuiltTransaction
 from smpc.errors import BridgeError, TimedOut, Unavailable
 from smpc.node.burial_watch import BurialWatch
+from smpc.node.trial_ledger import read_in_thread
 from smpc.participant.arming_reviewer import ArmingReviewer
 from smpc.participant.gather import FactGatherer
 from smpc.participant.mailroom import Letter, refuse
@@ -23,7 +24,7 @@ from smpc.participant.shares import HeldShare, ShareRing
 from smpc.participant.signing_claims import SpendClaim
 from smpc.participant.signing_log import SigningLog
 from smpc.participant.spending import rebuild_spend, review_spend
-from smpc.protocol.facts import Proposal, SessionFacts
+from smpc.protocol.facts import Facts, Proposal, SessionFacts
 from smpc.protocol.intents import Intent
 from smpc.protocol.leaders import is_leader
 from smpc.protocol.ledger import Ledger
@@ -134,8 +135,8 @@ class Reviewer:
         ledger, intent = self._view(), proposal.intent
         if self._report_spend is None or not ledger.needs_arming or not proposal.validator_signatures:
             return
-        evidence = await asyncio.to_thread(
-            find_shown_evidence, ledger, intent, proposal.unsigned_tx, proposal.validator_signatures
+        evidence = await read_in_thread(
+            ledger, find_shown_evidence, intent, proposal.unsigned_tx, proposal.validator_signatures
         )
         if evidence is not None:
             self._report_spend(evidence)
@@ -165,11 +166,10 @@ class Reviewer:
         """Whether my two chains go together (V24)."""
         return self._gatherer.burials
 
-    def find_freed(self, intent: Intent) -> frozenset[IntentId]:
+    def find_freed(self, ledger: Ledger, intent: Intent) -> frozenset[IntentId]:
         """Return the intents in my log that took something of this one's and are over by the ledger [R3]."""
         replaces = frozenset(intent.replaces)
         conflicts = self._log.find_conflicts(SpendClaim.from_intent(intent), replaces=replaces)
-        ledger = self._view()
         return frozenset(
             conflict.intent
             for conflict in conflicts
@@ -207,13 +207,13 @@ class Reviewer:
             doubt=report.reason,
             doubt_detail=report.describe(),
         )
-        conflicts = await asyncio.to_thread(self._find_conflicts, intent)
+        conflicts = await read_in_thread(ledger, self._find_conflicts, intent)
         facts = await self._gatherer.gather_intent(ledger, session, intent, conflicts)
         try:
             unsigned = rebuild_spend(ledger, facts, intent).transaction.to_bytes()
         except BridgeError:
             return ("V10",)
-        verdict = await asyncio.to_thread(review_spend, Stage.SIGN, ledger, facts, Proposal(intent, unsigned))
+        verdict = await self._review_spend(ledger, Stage.SIGN, facts, Proposal(intent, unsigned))
         return tuple(dict.fromkeys(finding.rule for finding in verdict.failures))
 
     def describe_session(
@@ -251,12 +251,12 @@ class Reviewer:
         self, stage: Stage, session: SessionFacts, proposal: Proposal
     ) -> tuple[HeldShare, BuiltTransaction] | Refusal:
         ledger, intent = self._view(), proposal.intent
-        conflicts = await asyncio.to_thread(self._find_conflicts, intent)
+        conflicts = await read_in_thread(ledger, self._find_conflicts, intent)
         facts = await self._gatherer.gather_intent(ledger, session, intent, conflicts)
         raised = ledger.challenges.get(intent.intent_id, ())
         if ledger.needs_arming and any(item.challenger == self._ring.identity for item in raised):
             facts = replace(facts, has_challenged=True)
-        verdict = await asyncio.to_thread(review_spend, stage, ledger, facts, proposal)
+        verdict = await self._review_spend(ledger, stage, facts, proposal)
         refusal = await self._store(session, verdict, intent.intent_id)
         if refusal is not None:
             return refusal
@@ -265,9 +265,13 @@ class Reviewer:
             return refuse("V06", "KEY_NOT_READY", "I hold no share of this group")
         return held, rebuild_spend(ledger, facts, intent)
 
-    def _find_conflicts(self, intent: Intent) -> tuple[str, ...]:
+    @staticmethod
+    async def _review_spend(ledger: Ledger, stage: Stage, facts: Facts, proposal: Proposal) -> Verdict:
+        return await read_in_thread(ledger, lambda stable: review_spend(stage, stable, facts, proposal))
+
+    def _find_conflicts(self, ledger: Ledger, intent: Intent) -> tuple[str, ...]:
         claim, replaces = SpendClaim.from_intent(intent), frozenset(intent.replaces)
-        found = self._log.find_conflicts(claim, replaces=replaces, freed=self.find_freed(intent))
+        found = self._log.find_conflicts(claim, replaces=replaces, freed=self.find_freed(ledger, intent))
         return tuple(f"{conflict.text} is taken by intent {conflict.intent.hex()}" for conflict in found)
 
     async def _store(self, session: SessionFacts, verdict: Verdict, subject: bytes) -> Refusal | None:

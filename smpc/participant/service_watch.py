@@ -20,6 +20,7 @@ from smpc.curve import SecretKey, compute_xonly_key, sign_schnorr
 from smpc.errors import BridgeError
 from smpc.node.consensus import ConsensusNode
 from smpc.node.ports import BitcoinNode
+from smpc.node.trial_ledger import read_in_thread
 from smpc.participant.gather import FEE_TARGET_BLOCKS, FactGatherer
 from smpc.participant.peers import Peers
 from smpc.participant.review_log import StoredReview
@@ -192,7 +193,7 @@ class ServiceWatch:
         mature = [point for point, facts in found.items() if facts.confirmations >= lock and facts.spender is None]
         estimate = await self._node.estimate_fee_rate(FEE_TARGET_BLOCKS)
         rate = compute_first_rate(ledger.params, estimate)
-        plan = await asyncio.to_thread(plan_sweep, ledger, epoch, mature, rate)
+        plan = await read_in_thread(ledger, plan_sweep, epoch, mature, rate)
         return plan.built is not None
 
     # -------------------------------------------------------------- asking and complaining

@@ -8,6 +8,7 @@ from pegin.model import BuiltTransaction, compute_signing_index
 from slashing.model import BuiltArming, BuiltRejection
 from smpc.participant.shares import HeldShare
 from smpc.participant.signing_claims import MessageClaim, SpendClaim
+from smpc.protocol.arming_records import Arming
 from smpc.protocol.intents import Intent
 from smpc.protocol.pod_messages import SessionHeader
 from smpc.protocol.verdict_records import compute_release_id
@@ -45,6 +46,8 @@ class PreparedArming:
     tasks: tuple[SigningTask, ...]
     claims: tuple[MessageClaim, ...]
     """One per task: a rung of an output for a target, and its digest (V64)."""
+    arming: Arming
+    """What was reviewed: where the outputs go is looked at once more before a share leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class PreparedRejection:
     """As an arming's (V64)."""
     spends: tuple[SpendClaim, ...]
     """What each rung takes: after it no transfer of that outpoint is signed here."""
+    arming: Arming
+    """As an arming's."""
 
 
 Prepared = PreparedSpend | PreparedMessage | PreparedArming | PreparedRejection
@@ -90,9 +95,8 @@ def prepare_arming(header: SessionHeader, held: HeldShare, built: BuiltArming) -
     """Take every rung's digest and E's child key from what was built here; one context per output."""
     tasks = list_emergency_tasks(held.key.threshold_pubkey, built)
     pairs = zip(built.list_keys(), built.list_digests(), strict=True)
-    return PreparedArming(
-        header, held, tasks, tuple(MessageClaim(Purpose.ARMING, key, digest) for key, digest in pairs)
-    )
+    claims = tuple(MessageClaim(Purpose.ARMING, key, digest) for key, digest in pairs)
+    return PreparedArming(header, held, tasks, claims, built.arming)
 
 
 def prepare_rejection(header: SessionHeader, held: HeldShare, built: BuiltRejection) -> PreparedRejection:
@@ -105,7 +109,7 @@ def prepare_rejection(header: SessionHeader, held: HeldShare, built: BuiltReject
         SpendClaim(release, rung.transaction.txid, Purpose.REJECTION, frozenset({emergency.output.outpoint}))
         for emergency, rung in built.rungs
     )
-    return PreparedRejection(header, held, tasks, claims, spends)
+    return PreparedRejection(header, held, tasks, claims, spends, built.arming)
 
 
 def list_emergency_tasks(group_key: PlainKey, built: BuiltArming | BuiltRejection) -> tuple[SigningTask, ...]:

@@ -14,10 +14,13 @@ from typing import Final
 
 import structlog
 
+from slashing.build import require_arming_stands
+from slashing.rejection import require_rejection_stands
 from smpc.curve import SecretKey, sign_schnorr
-from smpc.errors import BridgeError, InvalidInput, Refused
+from smpc.errors import BridgeError, Refused
+from smpc.node.trial_ledger import read_in_thread
 from smpc.participant.completion import complete_transaction
-from smpc.participant.guest_sessions import GuestSessions
+from smpc.participant.guest_sessions import COMMIT, GuestSessions
 from smpc.participant.mailroom import Letter, refuse, seal_answer
 from smpc.participant.nonce_vault import NonceVault
 from smpc.participant.reviewer import Approved, Reviewer
@@ -123,20 +126,22 @@ class Signer:
         Unavailable when a validator that leads asked too often, or the vault is full.
         """
         question = hash_fields("commit-request", encode(letter.request))
-        known = self._vault.find_public(letter.session_id)
+        known = self._find_answered(letter, question)
         if known is not None:
-            if known.question == question:
-                return known.answer
-            return refuse("V09", "SESSION_SEEN", "this session was opened with another request")
-        if self._is_guest(letter.sender):
-            self._guests.count_request(letter.sender, self._view().height)
+            return known
+        self._count(letter, COMMIT)
         verdict = await self._reviewer.review_commit(letter, seconds_left)
         if isinstance(verdict, Refusal):
             return verdict
-        return self._open(letter, verdict, question)
+        # A twin of this request may have been reviewed beside it, and have opened the session.
+        return self._find_answered(letter, question) or self._open(letter, verdict, question)
 
     async def sign(self, letter: Letter[SignRequest]) -> Envelope | Refusal:
-        """Answer with the shares, once they are durable; a repeat gets the stored bytes, anything else is refused."""
+        """Answer with the shares, once they are durable; a repeat gets the stored bytes, anything else is refused.
+
+        Unavailable when a validator that leads asked too often.
+        """
+        self._count(letter, "Sign")
         request, session = letter.request, letter.session_id
         ledger = self._view()
         asked = Asked(
@@ -157,7 +162,8 @@ class Signer:
             return _to_refusal(refusal)
 
     async def abort(self, letter: Letter[AbortRequest]) -> Envelope | Refusal:
-        """Burn a session's unused nonces and say whether a share had left."""
+        """Burn a session's unused nonces and say whether a share had left; Unavailable as `sign`."""
+        self._count(letter, "Abort")
         session = letter.session_id
         known = self._vault.find_public(session)
         secret = self._secret_for(letter.request.header.group, known)
@@ -182,30 +188,41 @@ class Signer:
         return seal_answer(secret, "Complete", letter.session_id, CompleteReply(transaction.txid))
 
     def _open(self, letter: Letter[CommitRequest], approved: Approved, question: bytes) -> Envelope | Refusal:
-        held, prepared = approved.held, approved.prepared
+        held, prepared, session = approved.held, approved.prepared, letter.session_id
+        try:
+            # Before room is made: nobody's session ends for one that cannot be opened again.
+            self._vault.require_new(session)
+        except Refused as refusal:
+            return _to_refusal(refusal)
+        if self._is_guest(letter.sender):
+            self._make_room(letter, len(prepared.tasks))
         secret_nonces, public = generate_nonces(
             os.urandom(32), len(prepared.tasks), share=held.share, group_key=held.key.threshold_pubkey
         )
         reply = CommitReply(held.position, public)
-        answer = seal_answer(self._host_secret(held), "Commit", letter.session_id, reply)
+        answer = seal_answer(self._host_secret(held), "Commit", session, reply)
         expires = KaonHeight(letter.request.header.slot + SESSION_BLOCKS)
         try:
-            if self._is_guest(letter.sender):
-                self._make_room(letter, len(prepared.tasks))
-            self._vault.put(letter.session_id, secret_nonces, OpenSession(prepared, question, answer), expires=expires)
-        except Refused as refusal:
-            return _to_refusal(refusal)
+            self._vault.put(session, secret_nonces, OpenSession(prepared, question, answer), expires=expires)
+        except BridgeError:
+            self._guests.forget(session)
+            raise
         return answer
 
     async def _release(self, asked: Asked, request: SignRequest) -> Envelope | Refusal:
-        """Take the nonces, sign, and let the share go only after the log has it on disk."""
-        count = len(request.aggregate_nonces) // 130
-        aggregates = parse_aggregates(request.aggregate_nonces, count)
+        """Take the nonces, sign, and let the share go only after the log has it on disk.
+
+        Many nonces take long to parse, so first the session has to be open; its size is compared before anything else.
+        """
+        known = self._vault.find_public(asked.session)
+        count = 0 if known is None else len(known.prepared.tasks)
+        # Where nothing is open, taking the nonces says why.
+        aggregates = parse_aggregates(request.aggregate_nonces, count) if count else ()
         opened = self._vault.take_once(asked.session)
         self._guests.forget(asked.session)
         prepared = opened.public.prepared
         try:
-            self._check_still_allowed(prepared, count)
+            self._check_still_allowed(prepared)
             held = prepared.held
             context = SigningContext.build(held.key, request.signers)
             shares = sign_messages(context, held.share, opened.secret, aggregates, prepared.tasks)
@@ -216,19 +233,25 @@ class Signer:
         answered = compute_share_context(request, opened.public.answer.body, held.share.public_share, signed)
         reply = SignReply(held.position, shares, answered)
         envelope = seal_answer(self._host_secret(held), "Sign", asked.session, reply)
-        stored = await asyncio.to_thread(self._record, asked, encode(envelope), prepared)
+        stored = await read_in_thread(self._view(), self._record, asked, encode(envelope), prepared)
         log.info("share.released", session=asked.session.hex(), inputs=count, purpose=prepared.header.purpose)
         return decode(Envelope, stored)
 
-    def _check_still_allowed(self, prepared: Prepared, count: int) -> None:
-        """Look once more at what may have changed since the review: the intent may be over by now, or all in doubt."""
-        if count != len(prepared.tasks):
-            raise InvalidInput(f"{len(prepared.tasks)} aggregate nonces are needed, got {count}")
+    def _check_still_allowed(self, prepared: Prepared) -> None:
+        """Look once more at what may have changed since the review.
+
+        The intent may be over by now, the group to which an emergency goes judged, or all in doubt.
+        """
         report = self._reviewer.burials.report
         if report.reason:
             raise Refused(report.describe(), rule="V24", code=report.reason)
+        ledger = self._view()
+        if isinstance(prepared, PreparedArming):
+            require_arming_stands(ledger, prepared.arming)
+        if isinstance(prepared, PreparedRejection):
+            require_rejection_stands(ledger, prepared.arming)
         if isinstance(prepared, PreparedSpend):
-            ledger, header = self._view(), prepared.header
+            header = prepared.header
             epoch = ledger.epochs[header.group.epoch]
             if epoch.is_convicted and not is_serving(epoch, prepared.claim.purpose):
                 # After a release W signs rejections only, whatever was committed to before it [R9].
@@ -237,7 +260,7 @@ class Signer:
             if entry is None or entry.status is not IntentStatus.LIVE:
                 raise Refused("the intent is no longer live", rule="V21", code="INTENT_NOT_LIVE")
 
-    def _record(self, asked: Asked, response: bytes, prepared: Prepared) -> bytes:
+    def _record(self, ledger: Ledger, asked: Asked, response: bytes, prepared: Prepared) -> bytes:
         if isinstance(prepared, PreparedMessage):
             return self._log.record_message(asked, response, prepared.claim)
         if isinstance(prepared, PreparedArming):
@@ -245,10 +268,8 @@ class Signer:
         if isinstance(prepared, PreparedRejection):
             subject = prepared.header.subject
             return self._log.record_rejection(asked, response, subject, prepared.claims, prepared.spends)
-        replaces = frozenset(prepared.intent.replaces)
-        return self._log.record_share(
-            asked, response, prepared.claim, replaces=replaces, freed=self._reviewer.find_freed(prepared.intent)
-        )
+        replaces, freed = frozenset(prepared.intent.replaces), self._reviewer.find_freed(ledger, prepared.intent)
+        return self._log.record_share(asked, response, prepared.claim, replaces=replaces, freed=freed)
 
     def _is_own(self, group: GroupId) -> bool:
         """Tell whether this pod is a member of a group by its own ledger."""
@@ -258,6 +279,19 @@ class Signer:
     def _is_guest(self, leader: IdentityKey) -> bool:
         """Tell whether a leader is no coordinator: a validator, which may be anybody's."""
         return leader not in self._view().genesis.coordinators
+
+    def _count(self, letter: Letter[CommitRequest] | Letter[SignRequest] | Letter[AbortRequest], kind: str) -> None:
+        if self._is_guest(letter.sender):
+            self._guests.count_request(letter.sender, self._view().height, kind)
+
+    def _find_answered(self, letter: Letter[CommitRequest], question: bytes) -> Envelope | Refusal | None:
+        """Return what to say about a session that is open already."""
+        known = self._vault.find_public(letter.session_id)
+        if known is None:
+            return None
+        if known.question == question:
+            return known.answer
+        return refuse("V09", "SESSION_SEEN", "this session was opened with another request")
 
     def _make_room(self, letter: Letter[CommitRequest], count: int) -> None:
         for session in self._guests.admit(letter.sender, letter.session_id, count):

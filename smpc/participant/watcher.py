@@ -19,6 +19,7 @@ from smpc.errors import BridgeError, CheckFailed, Conflict, TimedOut, Unavailabl
 from smpc.node.consensus import ConsensusNode
 from smpc.node.ports import BitcoinNode, ChainTip
 from smpc.node.spend_search import SpendSearch
+from smpc.node.trial_ledger import read_in_thread
 from smpc.participant.questions import ask_all
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import EpochState
@@ -160,8 +161,8 @@ class SpendWatcher:
         position = spent.index(outpoint)
         for item in unsettled:
             try:
-                evidence = await asyncio.to_thread(
-                    find_spend_evidence, ledger, item.epoch, item.child, transaction, prevouts, position
+                evidence = await read_in_thread(
+                    ledger, find_spend_evidence, item.epoch, item.child, transaction, prevouts, position
                 )
             except BridgeError as reason:
                 log.info("spend.not_theirs", epoch=item.epoch, txid=to_display_hex(txid), reason=reason.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,9 @@ from smpc.errors import BridgeError, ConfigError, Halted, Refused, Unavailable
 from smpc.node import replica as replica_module
 from smpc.node.memory_consensus import MemoryConsensus
 from smpc.node.replica import Replica
+from smpc.node.trial_ledger import read_in_thread
 from smpc.params import REGTEST
+from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_events import EpochEntered
 from smpc.protocol.ledger_state import EpochState
 from smpc.protocol.ledger_views import KaonTip, RecordsPage
@@ -63,6 +66,29 @@ async def test_nothing_is_applied_before_it_is_final() -> None:
         assert replica.ledger.height == 0
         await memory.produce()
         await replica.wait_for(lambda ledger: EPOCH in ledger.epochs)
+
+
+async def test_what_is_final_is_applied_as_soon_as_no_thread_reads_the_ledger() -> None:
+    memory = await start()
+    loop, begun, end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def read(ledger: Ledger) -> tuple[KaonHeight, KaonHeight]:
+        first = ledger.height
+        loop.call_soon_threadsafe(begun.set)
+        assert end.wait(10)
+        return first, ledger.height
+
+    async with following(memory) as replica:
+        reading = asyncio.create_task(read_in_thread(replica.ledger, read))
+        await begun.wait()
+        for _ in range(5):
+            await memory.produce()
+        await settle(replica, 3)
+        assert replica.ledger.height == 0, "block 1 is final now, and somebody reads"
+        end.set()
+        assert await reading == (0, 0)
+        await replica.wait_for(lambda ledger: ledger.height == 3)
+        assert replica.tip_height == 5
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -293,7 +319,8 @@ async def test_where_checkpoints_decide_depth_alone_makes_nothing_final_and_what
     assert replica.list_open_checkpoints() == ((4, fourth.block_hash),)
     assert replica.tip_hash == (await memory.fetch_block(KaonHeight(6))).block_hash
     before = replica.ledger.compute_state_root()
-    replica.check_through(KaonHeight(6))
+    assert await replica.check_checkpoint(fourth.height, fourth.block_hash)
+    assert not await replica.check_checkpoint(fourth.height, fourth.parent)
     assert replica.ledger.compute_state_root() == before
     following.cancel()
     await asyncio.wait([following])
@@ -303,9 +330,9 @@ async def test_a_checkpoint_upon_a_block_that_is_not_valid_is_seen_before_anyone
     replica = Replica(ForgedHeartbeat(await start_turning()), build_turning_genesis(), REGTEST)
     following = asyncio.create_task(replica.run())
     await settle(replica, 6)
-    replica.check_through(KaonHeight(2))
+    (checkpoint,) = replica.list_open_checkpoints()
     with pytest.raises(Refused):
-        replica.check_through(KaonHeight(4))
+        await replica.check_checkpoint(*checkpoint)
     assert replica.ledger.height == 0
     following.cancel()
     await asyncio.wait([following])

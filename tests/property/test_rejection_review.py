@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slashing.rejection import build_rejections, rebuild_rejection
+from slashing.rejection import build_rejections, rebuild_rejection, review_claims
 from smpc.protocol.pod_messages import RejectionSubject
 from smpc.protocol.review import RULES
 from tests.property.test_pegin_review import iter_field_changes
@@ -42,3 +42,7 @@ def test_every_single_field_change_is_refused_but_fewer_outputs(values: list[int
             refusal = world.review_rejection(RejectionSubject(arming)).refusal()
             assert (refusal is None) == (arming == short and bool(short.outputs)), arming
             assert refusal is None or refusal.reason in RULES[refusal.rule].reasons
+            # What the ledger alone says comes first in a pod, and is the same answer.
+            facts = world.rejection_facts(RejectionSubject(arming))
+            first = review_claims(world.ledger, facts, RejectionSubject(arming)).refusal()
+            assert first == refusal

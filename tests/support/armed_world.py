@@ -156,7 +156,8 @@ class ArmedWorld(SweepWorld):
         group = GroupId(subject.arming.epoch, Role.WITNESS)
         session = self.session(Purpose.REJECTION, compute_rejection_subject(subject.arming), Role.WITNESS)
         header = replace(session.header, group=group)
-        return RejectionFacts(replace(session, header=header, claimed_id=header.session_id, own_group=group))
+        session = replace(session, header=header, claimed_id=header.session_id, own_group=group)
+        return RejectionFacts(session, self.ledger.height)
 
     def review_rejection(self, subject: RejectionSubject, **changes: object) -> Verdict:
         """Judge a rejection as a member of W does; facts may be said otherwise."""

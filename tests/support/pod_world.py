@@ -76,6 +76,8 @@ class WorldNode:
         """A block at the tip that spends vault outputs; the only one a pod may read."""
         self.gone: set[Outpoint] = set()
         """What it spends."""
+        self.asked: list[Outpoint | Txid] = []
+        """Which outputs and transactions it was asked for."""
 
     def see_spent(self, transaction: Transaction) -> None:
         """Have a transaction in the tip's block, and in the block's before what it spends."""
@@ -99,6 +101,7 @@ class WorldNode:
         raise AssertionError(f"a pod reads no blocks, asked for {at!r}")
 
     async def fetch_output(self, outpoint: Outpoint, *, include_mempool: bool) -> UnspentOutput | None:
+        self.asked.append(outpoint)
         found = self._world.outputs.get(outpoint)
         if outpoint in self.gone:
             return None
@@ -107,6 +110,7 @@ class WorldNode:
         return UnspentOutput(found.value, found.script, found.confirmations, found.is_coinbase)
 
     async def fetch_transaction(self, txid: Txid) -> TransactionStatus | None:
+        self.asked.append(txid)
         return self.transactions.get(txid)
 
     async def estimate_fee_rate(self, blocks: int) -> FeeRate | None:

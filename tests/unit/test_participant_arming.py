@@ -12,14 +12,18 @@ from slashing.build import build_armings, build_renewal
 from slashing.model import BuiltArming
 from smpc.protocol.arming_records import list_created
 from smpc.protocol.codec import decode_variant, encode_variant
+from smpc.protocol.ledger_state import EpochState
 from smpc.protocol.pod_messages import ArmingSubject, CommitReply, Refusal, SignReply, SignRequest, Subject
 from smpc.protocol.review import Stage
-from smpc.types import EpochNumber, Purpose, Role, Sats, Script, Txid
+from smpc.protocol.verdict_records import EvidenceRecorded
+from smpc.threshold.child_keys import VAULT_RANGE_START
+from smpc.types import ChildIndex, EpochNumber, Outpoint, Purpose, Role, Sats, Script, Txid
 from tests.property.test_pegin_review import iter_field_changes
 from tests.support.armed_world import ArmedWorld, arm_deposit
 from tests.support.groups import EPOCH, endorse
 from tests.support.pod_world import MemberPod, PodWorld
 from tests.support.sweep_world import SweepWorld
+from tests.support.thefts import steal
 from tests.support.turning_chain import BTC_START
 
 E = Role.EMERGENCY
@@ -243,6 +247,33 @@ async def test_what_was_armed_before_the_verdict_is_armed_again_after_it(tmp_pat
         built = build_renewal(world.ledger, EPOCH, [outpoint])
         signatures = await pods.pre_sign(built, ArmingSubject(built.arming, None))
         assert not built.find_bad_signatures(signatures), outpoint
+
+
+async def test_e_releases_no_share_for_a_target_that_changed_after_it_committed(pods: PodWorld) -> None:
+    world = world_of(pods)
+    _, built, subject = ask(pods, 500_000)
+    request = await open_round_two(pods, built, subject)
+    world.turn()  # its target is active now: the same group, keyed as it was
+    assert isinstance(await pods.sign(pods.pods[E, 0], request), SignReply)
+    world.turn()
+    refused = await pods.sign(pods.pods[E, 1], request)
+    assert isinstance(refused, Refusal)
+    assert (refused.rule, refused.reason) == ("V60", "WRONG_TARGET")
+
+
+async def test_e_releases_no_share_for_a_target_that_was_judged_after_it_committed(pods: PodWorld) -> None:
+    world = world_of(pods)
+    _, built, subject = ask(pods, 500_000)
+    request = await open_round_two(pods, built, subject)
+    thrown = Outpoint(Txid(b"\x07" * 32), 0)
+    keyed = world.turning.keyed[built.arming.target]
+    theft = steal(world.ledger, keyed, thrown, Sats(100_000), ChildIndex(VAULT_RANGE_START))
+    world.chain.add(EvidenceRecorded(theft.accuse(Role.VALIDATOR)))
+    world.chain.skip(8)
+    assert world.ledger.epochs[built.arming.target].state is EpochState.ABORTED
+    refused = await pods.sign(pods.pods[E, 0], request)
+    assert isinstance(refused, Refusal)
+    assert (refused.rule, refused.reason) == ("V65", "NO_TARGET")
 
 
 def test_v_and_w_sign_nothing_whose_target_is_parked_meanwhile() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +15,19 @@ from slashing.model import BuiltRejection
 from slashing.rejection import build_rejections
 from smpc.bitcoin.transaction import Transaction
 from smpc.node.ports import TransactionStatus
+from smpc.node.trial_ledger import TrialLedger, change_unread
 from smpc.participant.signing_claims import SpendClaim
 from smpc.protocol.arming_records import Arming, list_created
 from smpc.protocol.codec import decode_variant, encode_variant
-from smpc.protocol.pod_messages import CommitReply, Refusal, RejectionSubject, SignRequest, Subject
-from smpc.protocol.verdict_records import compute_rejection_subject
-from smpc.threshold.child_keys import REJECTION_RANGE_START
+from smpc.protocol.pod_messages import CommitReply, Refusal, RejectionSubject, SignReply, SignRequest, Subject
+from smpc.protocol.verdict_records import EvidenceRecorded, compute_rejection_subject
+from smpc.threshold.child_keys import REJECTION_RANGE_START, VAULT_RANGE_START
 from smpc.types import (
     BlockHash,
     BtcHeight,
     ChildIndex,
     EpochNumber,
+    KaonHeight,
     Outpoint,
     Purpose,
     Role,
@@ -37,6 +40,7 @@ from tests.support.armed_world import ArmedWorld, arm_deposit
 from tests.support.chain import deposit_outpoint
 from tests.support.groups import EPOCH
 from tests.support.pod_world import MemberPod, PodWorld
+from tests.support.thefts import steal, steal_vault
 
 V, W, E = Role.VALIDATOR, Role.WITNESS, Role.EMERGENCY
 VALUES = (500_000, 600_000)
@@ -162,6 +166,85 @@ async def test_without_a_release_nothing_is_signed(tmp_path: Path) -> None:
     refusal = world.review_rejection(RejectionSubject(arming)).refusal()
     assert refusal is not None
     assert set(refusal.rules) == {"V06", "V61"}
+
+
+async def test_a_release_counts_from_the_final_block_that_records_it_and_not_a_block_before(pods: PodWorld) -> None:
+    subject = RejectionSubject(build(pods).arming)
+    recorded = pods.world.ledger.judgements.verdicts[EPOCH, V].recorded
+    assert world_of(pods).review_rejection(subject, final_height=recorded).refusal() is None
+    refusal = world_of(pods).review_rejection(subject, final_height=KaonHeight(recorded - 1)).refusal()
+    assert refusal is not None
+    assert (refusal.rules, refusal.reason) == (("V61",), "NOT_FINAL")
+
+
+async def test_a_release_that_is_only_tried_out_releases_nothing(tmp_path: Path) -> None:
+    # A pod tries the newest blocks out before it votes for their checkpoint; what is asked meanwhile is judged without.
+    world = ArmedWorld.filled(*VALUES)
+    chain, known = world.chain, len(world.chain.blocks)
+    final = TrialLedger(chain.ledger.genesis, chain.ledger.params)
+    for block in chain.blocks:
+        final.apply_block(block)
+    arming = build_renewal(chain.ledger, EPOCH, sorted(chain.ledger.vault)).arming
+    theft = steal_vault(chain.ledger, world.armed.keyed[EPOCH])
+    chain.add(EvidenceRecorded(theft.accuse(V)))
+    chain.skip(2)
+    unfinal, chain.ledger = chain.blocks[known:], final
+    chain.epoch = world.turning.keyed[EPOCH]
+    pods = PodWorld(world, tmp_path, roles=(W,))
+    pod, subject = pods.pods[W, 0], RejectionSubject(arming)
+    for attempt in range(12):
+        header = pods.header(W, Purpose.REJECTION, compute_rejection_subject(arming), attempt)
+        asked = asyncio.create_task(pods.commit(pod, subject, header))
+        while not asked.done():
+            await change_unread(final, final.check_blocks, unfinal)
+            await asyncio.sleep(0)
+        reply = asked.result()
+        assert isinstance(reply, Refusal), reply
+        assert (reply.rule, reply.rules) == ("V06", ("V06", "V61"))
+
+
+async def test_w_releases_no_share_for_a_target_that_was_judged_after_it_committed(pods: PodWorld) -> None:
+    world, built = world_of(pods), build(pods)
+    header = pods.header(W, Purpose.REJECTION, compute_rejection_subject(built.arming))
+    commitments: dict[int, bytes] = {}
+    for pod in pods.group(W)[:3]:
+        reply = await pods.commit(pod, RejectionSubject(built.arming), header)
+        assert isinstance(reply, CommitReply), reply
+        commitments[reply.position] = reply.nonces
+    request = pods.round_two(header, commitments, len(built.rungs))
+    assert isinstance(await pods.sign(pods.pods[W, 0], request), SignReply)
+    target = built.arming.target
+    thrown = Outpoint(Txid(b"\x07" * 32), 0)
+    theft = steal(world.ledger, world.turning.keyed[target], thrown, Sats(100_000), ChildIndex(VAULT_RANGE_START))
+    world.chain.add(EvidenceRecorded(theft.accuse(V)))
+    world.chain.epoch = world.turning.keyed[EPOCH]
+    assert world.ledger.epochs[target].is_convicted
+    for pod in pods.group(W)[1:3]:
+        refused = await pods.sign(pod, request)
+        assert isinstance(refused, Refusal)
+        assert refused.rule == "V60"
+
+
+@pytest.mark.parametrize("role", [V, W])
+async def test_who_may_not_be_asked_or_not_yet_asks_no_question_of_its_node(tmp_path: Path, role: Role) -> None:
+    world = ArmedWorld.filled(*VALUES)
+    pods = PodWorld(world, tmp_path, roles=(role,))
+    arming = build_renewal(world.ledger, EPOCH, sorted(world.ledger.vault)).arming
+    pod = pods.pods[role, 0]
+    await pod.burials.look(world.ledger)  # once for every tip, whoever asks
+    pod.node.asked.clear()
+    header = pods.header(W, Purpose.REJECTION, compute_rejection_subject(arming))
+    reply = await pods.commit(pod, RejectionSubject(arming), header)
+    assert isinstance(reply, Refusal)
+    assert (reply.rule, reply.rules) == ("V06", ("V06", "V61"))
+    assert pod.node.asked == []
+
+
+async def test_who_may_be_asked_looks_at_every_output_by_its_own_node(pods: PodWorld) -> None:
+    arming = build(pods).arming
+    header = pods.header(W, Purpose.REJECTION, compute_rejection_subject(arming))
+    assert isinstance(await pods.commit(pods.pods[W, 0], RejectionSubject(arming), header), CommitReply)
+    assert {item.outpoint for item in arming.outputs} <= set(pods.pods[W, 0].node.asked)
 
 
 async def test_a_release_of_another_epoch_releases_nothing_of_this_one(pods: PodWorld) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from smpc.curve import verify_schnorr
-from smpc.errors import ProtocolError
+from smpc.errors import InvalidInput, ProtocolError
 from smpc.node.ports import TransactionStatus
 from smpc.protocol.intents import Booking, compute_endorsement_digest
 from smpc.protocol.pod_messages import (
@@ -24,7 +24,7 @@ from smpc.protocol.pod_messages import (
     SignReply,
     SignRequest,
 )
-from smpc.types import BlockHash, BtcHeight, Network, Purpose, Role, Sats
+from smpc.types import Attempt, BlockHash, BtcHeight, Network, Purpose, Role, Sats
 from tests.support.flow_world import FlowWorld
 from tests.support.groups import make_secret
 from tests.support.pod_world import MemberPod, PodWorld
@@ -116,6 +116,24 @@ async def test_concurrent_round_twos_release_one_answer(pods: PodWorld) -> None:
     outcomes = await _gather([pod.signer.sign(letter) for letter in letters * 5])
     shares = {outcome.body for outcome in outcomes if isinstance(outcome, Envelope)}
     assert len(shares) == 1
+
+
+async def test_nothing_is_parsed_for_a_session_that_is_not_open(pods: PodWorld) -> None:
+    pods.world.record(pods.world.transfer(pods.world.deposit(0, 500_000)))
+    pod, request = await _open_round_two(pods, 0)
+    strange = replace(request, header=replace(request.header, attempt=Attempt(7)), aggregate_nonces=b"\x05" * 1_300)
+    reply = await pods.sign(pod, strange)
+    assert isinstance(reply, Refusal)
+    assert (reply.rule, reply.reason) == ("V09", "SESSION_BURNT")
+
+
+@pytest.mark.parametrize("times", [0, 2])
+async def test_too_few_or_too_many_nonces_are_refused_unparsed_and_spend_nothing(pods: PodWorld, times: int) -> None:
+    pods.world.record(pods.world.transfer(pods.world.deposit(0, 500_000)))
+    pod, request = await _open_round_two(pods, 0)
+    with pytest.raises(InvalidInput, match="1 aggregate nonces have 130 bytes"):
+        await pods.sign(pod, replace(request, aggregate_nonces=b"\x05" * 130 * times))
+    assert isinstance(await pods.sign(pod, request), SignReply)
 
 
 async def test_a_restart_burns_open_sessions(pods: PodWorld) -> None:
