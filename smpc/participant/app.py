@@ -47,6 +47,7 @@ from smpc.participant.signer import Signer
 from smpc.participant.signing_claims import SpendClaim
 from smpc.participant.signing_log import SigningLog
 from smpc.participant.status_servicer import ParticipantServicer
+from smpc.participant.verdict_news import VerdictNews
 from smpc.participant.watcher import SpendWatcher
 from smpc.types import KaonHeight
 
@@ -127,6 +128,7 @@ class Pod:
         self._broadcasts: set[asyncio.Task[None]] = set()
         self._duties = DutyKeeper(identity_secret=secret, ring=ring, consensus=consensus, view=lambda: replica.ledger)
         self._witness = FaultWitness(signing_log, consensus, lambda: replica.ledger)
+        self._news = VerdictNews(ring.identity, lambda: replica.ledger)
         self._attestor = Attestor(
             identity_secret=secret, signing_log=signing_log, node=node, consensus=consensus, replica=replica
         )
@@ -233,6 +235,7 @@ class Pod:
             self._signer.advance(height)
             await self._duties.perform()
             await self._witness.report()
+            self._news.tell()
             await self._wait_beyond(height)
 
     async def _watch_burials(self) -> None:

@@ -42,4 +42,14 @@ def to_plain(answer: participant_pb2.StatusResponse) -> dict[str, object]:
         "refusals": answer.refusals,
         "paused": list(answer.paused),
         "not_ready_reason": answer.not_ready_reason,
+        "punishments": [
+            {
+                "penalty": item.penalty,
+                "misdeed": item.misdeed,
+                "kaon_height": item.kaon_height,
+                "until_kaon_height": item.until_kaon_height if item.HasField("until_kaon_height") else None,
+                "detail": item.detail,
+            }
+            for item in answer.punishments
+        ],
     }

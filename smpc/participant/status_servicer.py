@@ -19,6 +19,7 @@ from smpc.participant.shares import ShareRing
 from smpc.participant.signer import Signer
 from smpc.participant.signing_log import SigningLog
 from smpc.protocol.ledger import Ledger
+from smpc.protocol.verdict_state import Punishment
 from smpc.wire.participant import from_served_request, to_served_response
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -78,6 +79,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
             refusals=refusals,
             paused=self._paused,
             not_ready_reason=problem or doubt,
+            punishments=map(to_punishment_message, ledger.judgements.punishments.get(self._ring.identity, ())),
         )
 
     async def Explain(  # noqa: N802
@@ -122,6 +124,17 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
 
     def _count(self) -> tuple[int, int]:
         return self._log.count_sessions(), self._log.count_refusals()
+
+
+def to_punishment_message(punishment: Punishment) -> participant_pb2.OwnPunishment:
+    """Return the protobuf form."""
+    return participant_pb2.OwnPunishment(
+        penalty=punishment.penalty,
+        misdeed=punishment.misdeed,
+        kaon_height=punishment.recorded,
+        until_kaon_height=punishment.until,
+        detail=punishment.detail,
+    )
 
 
 def _to_checks(review: StoredReview) -> list[participant_pb2.Check]:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pegbridge.v1 import envelope_pb2 as pegbridge_dot_v1_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epegbridge/v1/participant.proto\x12\x0cpegbridge.v1\x1a\x1bpegbridge/v1/envelope.proto\"\x0f\n\rStatusRequest\"\xa7\x02\n\x0eStatusResponse\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12\x13\n\x0bkaon_height\x18\x04 \x01(\x04\x12\x12\n\nbtc_height\x18\x05 \x01(\x04\x12\x15\n\rbitcoin_ready\x18\x06 \x01(\x08\x12(\n\x06shares\x18\x07 \x03(\x0b\x32\x18.pegbridge.v1.GroupShare\x12\x15\n\ropen_sessions\x18\x08 \x01(\r\x12\x17\n\x0fshares_released\x18\t \x01(\x04\x12\x10\n\x08refusals\x18\n \x01(\x04\x12\x0e\n\x06paused\x18\x0b \x03(\t\x12\x18\n\x10not_ready_reason\x18\x0c \x01(\t\"M\n\nGroupShare\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\r\x12\x10\n\x08is_ready\x18\x04 \x01(\x08\"!\n\x0e\x45xplainRequest\x12\x0f\n\x07subject\x18\x01 \x01(\x0c\"6\n\x0f\x45xplainResponse\x12#\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x13.pegbridge.v1.Check\"h\n\x05\x43heck\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\r\n\x05is_ok\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\r\n\x05stage\x18\x05 \x01(\t\x12\x13\n\x0bkaon_height\x18\x06 \x01(\x04\"\x1c\n\x0bPingRequest\x12\r\n\x05nonce\x18\x01 \x01(\x04\"0\n\x0cPingResponse\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"L\n\rServedRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\"\xee\x01\n\x0eServedResponse\x12/\n\x08released\x18\x01 \x01(\x0b\x32\x1b.pegbridge.v1.ShareReleasedH\x00\x12+\n\tnot_asked\x18\x02 \x01(\x0b\x32\x16.pegbridge.v1.NotAskedH\x00\x12/\n\x07refused\x18\x03 \x01(\x0b\x32\x1c.pegbridge.v1.ServiceRefusedH\x00\x12/\n\x08\x65ndorsed\x18\x05 \x01(\x0b\x32\x1b.pegbridge.v1.SweepEndorsedH\x00\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x42\t\n\x07outcome\"I\n\rShareReleased\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12(\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x16.pegbridge.v1.Envelope\"\\\n\rSweepEndorsed\x12\x11\n\tintent_id\x18\x01 \x01(\x0c\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x13\n\x0bkaon_height\x18\x03 \x01(\x04\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\n\n\x08NotAsked\".\n\x0eServiceRefused\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xa5\x02\n\x12ParticipantService\x12\x43\n\x06Status\x12\x1b.pegbridge.v1.StatusRequest\x1a\x1c.pegbridge.v1.StatusResponse\x12\x46\n\x07\x45xplain\x12\x1c.pegbridge.v1.ExplainRequest\x1a\x1d.pegbridge.v1.ExplainResponse\x12=\n\x04Ping\x12\x19.pegbridge.v1.PingRequest\x1a\x1a.pegbridge.v1.PingResponse\x12\x43\n\x06Served\x12\x1b.pegbridge.v1.ServedRequest\x1a\x1c.pegbridge.v1.ServedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epegbridge/v1/participant.proto\x12\x0cpegbridge.v1\x1a\x1bpegbridge/v1/envelope.proto\"\x0f\n\rStatusRequest\"\xd9\x02\n\x0eStatusResponse\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12\x13\n\x0bkaon_height\x18\x04 \x01(\x04\x12\x12\n\nbtc_height\x18\x05 \x01(\x04\x12\x15\n\rbitcoin_ready\x18\x06 \x01(\x08\x12(\n\x06shares\x18\x07 \x03(\x0b\x32\x18.pegbridge.v1.GroupShare\x12\x15\n\ropen_sessions\x18\x08 \x01(\r\x12\x17\n\x0fshares_released\x18\t \x01(\x04\x12\x10\n\x08refusals\x18\n \x01(\x04\x12\x0e\n\x06paused\x18\x0b \x03(\t\x12\x18\n\x10not_ready_reason\x18\x0c \x01(\t\x12\x30\n\x0bpunishments\x18\r \x03(\x0b\x32\x1b.pegbridge.v1.OwnPunishment\"\x8c\x01\n\rOwnPunishment\x12\x0f\n\x07penalty\x18\x01 \x01(\t\x12\x0f\n\x07misdeed\x18\x02 \x01(\t\x12\x13\n\x0bkaon_height\x18\x03 \x01(\x04\x12\x1e\n\x11until_kaon_height\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\tB\x14\n\x12_until_kaon_height\"M\n\nGroupShare\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\r\x12\x10\n\x08is_ready\x18\x04 \x01(\x08\"!\n\x0e\x45xplainRequest\x12\x0f\n\x07subject\x18\x01 \x01(\x0c\"6\n\x0f\x45xplainResponse\x12#\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x13.pegbridge.v1.Check\"h\n\x05\x43heck\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\r\n\x05is_ok\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\r\n\x05stage\x18\x05 \x01(\t\x12\x13\n\x0bkaon_height\x18\x06 \x01(\x04\"\x1c\n\x0bPingRequest\x12\r\n\x05nonce\x18\x01 \x01(\x04\"0\n\x0cPingResponse\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"L\n\rServedRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\"\xee\x01\n\x0eServedResponse\x12/\n\x08released\x18\x01 \x01(\x0b\x32\x1b.pegbridge.v1.ShareReleasedH\x00\x12+\n\tnot_asked\x18\x02 \x01(\x0b\x32\x16.pegbridge.v1.NotAskedH\x00\x12/\n\x07refused\x18\x03 \x01(\x0b\x32\x1c.pegbridge.v1.ServiceRefusedH\x00\x12/\n\x08\x65ndorsed\x18\x05 \x01(\x0b\x32\x1b.pegbridge.v1.SweepEndorsedH\x00\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x42\t\n\x07outcome\"I\n\rShareReleased\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12(\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x16.pegbridge.v1.Envelope\"\\\n\rSweepEndorsed\x12\x11\n\tintent_id\x18\x01 \x01(\x0c\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x13\n\x0bkaon_height\x18\x03 \x01(\x04\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\n\n\x08NotAsked\".\n\x0eServiceRefused\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xa5\x02\n\x12ParticipantService\x12\x43\n\x06Status\x12\x1b.pegbridge.v1.StatusRequest\x1a\x1c.pegbridge.v1.StatusResponse\x12\x46\n\x07\x45xplain\x12\x1c.pegbridge.v1.ExplainRequest\x1a\x1d.pegbridge.v1.ExplainResponse\x12=\n\x04Ping\x12\x19.pegbridge.v1.PingRequest\x1a\x1a.pegbridge.v1.PingResponse\x12\x43\n\x06Served\x12\x1b.pegbridge.v1.ServedRequest\x1a\x1c.pegbridge.v1.ServedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,31 +35,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=77
   _globals['_STATUSREQUEST']._serialized_end=92
   _globals['_STATUSRESPONSE']._serialized_start=95
-  _globals['_STATUSRESPONSE']._serialized_end=390
-  _globals['_GROUPSHARE']._serialized_start=392
-  _globals['_GROUPSHARE']._serialized_end=469
-  _globals['_EXPLAINREQUEST']._serialized_start=471
-  _globals['_EXPLAINREQUEST']._serialized_end=504
-  _globals['_EXPLAINRESPONSE']._serialized_start=506
-  _globals['_EXPLAINRESPONSE']._serialized_end=560
-  _globals['_CHECK']._serialized_start=562
-  _globals['_CHECK']._serialized_end=666
-  _globals['_PINGREQUEST']._serialized_start=668
-  _globals['_PINGREQUEST']._serialized_end=696
-  _globals['_PINGRESPONSE']._serialized_start=698
-  _globals['_PINGRESPONSE']._serialized_end=746
-  _globals['_SERVEDREQUEST']._serialized_start=748
-  _globals['_SERVEDREQUEST']._serialized_end=824
-  _globals['_SERVEDRESPONSE']._serialized_start=827
-  _globals['_SERVEDRESPONSE']._serialized_end=1065
-  _globals['_SHARERELEASED']._serialized_start=1067
-  _globals['_SHARERELEASED']._serialized_end=1140
-  _globals['_SWEEPENDORSED']._serialized_start=1142
-  _globals['_SWEEPENDORSED']._serialized_end=1234
-  _globals['_NOTASKED']._serialized_start=1236
-  _globals['_NOTASKED']._serialized_end=1246
-  _globals['_SERVICEREFUSED']._serialized_start=1248
-  _globals['_SERVICEREFUSED']._serialized_end=1294
-  _globals['_PARTICIPANTSERVICE']._serialized_start=1297
-  _globals['_PARTICIPANTSERVICE']._serialized_end=1590
+  _globals['_STATUSRESPONSE']._serialized_end=440
+  _globals['_OWNPUNISHMENT']._serialized_start=443
+  _globals['_OWNPUNISHMENT']._serialized_end=583
+  _globals['_GROUPSHARE']._serialized_start=585
+  _globals['_GROUPSHARE']._serialized_end=662
+  _globals['_EXPLAINREQUEST']._serialized_start=664
+  _globals['_EXPLAINREQUEST']._serialized_end=697
+  _globals['_EXPLAINRESPONSE']._serialized_start=699
+  _globals['_EXPLAINRESPONSE']._serialized_end=753
+  _globals['_CHECK']._serialized_start=755
+  _globals['_CHECK']._serialized_end=859
+  _globals['_PINGREQUEST']._serialized_start=861
+  _globals['_PINGREQUEST']._serialized_end=889
+  _globals['_PINGRESPONSE']._serialized_start=891
+  _globals['_PINGRESPONSE']._serialized_end=939
+  _globals['_SERVEDREQUEST']._serialized_start=941
+  _globals['_SERVEDREQUEST']._serialized_end=1017
+  _globals['_SERVEDRESPONSE']._serialized_start=1020
+  _globals['_SERVEDRESPONSE']._serialized_end=1258
+  _globals['_SHARERELEASED']._serialized_start=1260
+  _globals['_SHARERELEASED']._serialized_end=1333
+  _globals['_SWEEPENDORSED']._serialized_start=1335
+  _globals['_SWEEPENDORSED']._serialized_end=1427
+  _globals['_NOTASKED']._serialized_start=1429
+  _globals['_NOTASKED']._serialized_end=1439
+  _globals['_SERVICEREFUSED']._serialized_start=1441
+  _globals['_SERVICEREFUSED']._serialized_end=1487
+  _globals['_PARTICIPANTSERVICE']._serialized_start=1490
+  _globals['_PARTICIPANTSERVICE']._serialized_end=1783
 # @@protoc_insertion_point(module_scope)

@@ -54,6 +54,7 @@ class StatusResponse(_message.Message):
     REFUSALS_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     NOT_READY_REASON_FIELD_NUMBER: _builtins.int
+    PUNISHMENTS_FIELD_NUMBER: _builtins.int
     identity_key: _builtins.bytes
     """The pod's identity key, 32 bytes."""
     network: _builtins.str
@@ -82,6 +83,10 @@ class StatusResponse(_message.Message):
     def paused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Flows the operator paused."""
 
+    @_builtins.property
+    def punishments(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnPunishment]:
+        """What the ledger punished this validator with, oldest first."""
+
     def __init__(
         self,
         *,
@@ -97,14 +102,55 @@ class StatusResponse(_message.Message):
         refusals: _builtins.int = ...,
         paused: _abc.Iterable[_builtins.str] | None = ...,
         not_ready_reason: _builtins.str = ...,
+        punishments: _abc.Iterable[Global___OwnPunishment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bitcoin_ready", b"bitcoin_ready", "btc_height", b"btc_height", "identity_key", b"identity_key", "kaon_height", b"kaon_height", "network", b"network", "not_ready_reason", b"not_ready_reason", "open_sessions", b"open_sessions", "paused", b"paused", "protocol_version", b"protocol_version", "refusals", b"refusals", "shares", b"shares", "shares_released", b"shares_released"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bitcoin_ready", b"bitcoin_ready", "btc_height", b"btc_height", "identity_key", b"identity_key", "kaon_height", b"kaon_height", "network", b"network", "not_ready_reason", b"not_ready_reason", "open_sessions", b"open_sessions", "paused", b"paused", "protocol_version", b"protocol_version", "punishments", b"punishments", "refusals", b"refusals", "shares", b"shares", "shares_released", b"shares_released"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatusResponse: _TypeAlias = StatusResponse  # noqa: Y015
+
+@_typing.final
+class OwnPunishment(_message.Message):
+    """OwnPunishment is one punishment of the validator whose pod answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PENALTY_FIELD_NUMBER: _builtins.int
+    MISDEED_FIELD_NUMBER: _builtins.int
+    KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    UNTIL_KAON_HEIGHT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    penalty: _builtins.str
+    """slashed or jailed."""
+    misdeed: _builtins.str
+    """What it is for."""
+    kaon_height: _builtins.int
+    """The consensus-layer block that punished."""
+    until_kaon_height: _builtins.int
+    """The last block of a jail term; absent = for ever."""
+    detail: _builtins.str
+    """The fault's stable name, or what was missed."""
+    def __init__(
+        self,
+        *,
+        penalty: _builtins.str = ...,
+        misdeed: _builtins.str = ...,
+        kaon_height: _builtins.int = ...,
+        until_kaon_height: _builtins.int | None = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_until_kaon_height", b"_until_kaon_height", "until_kaon_height", b"until_kaon_height"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until_kaon_height", b"_until_kaon_height", "detail", b"detail", "kaon_height", b"kaon_height", "misdeed", b"misdeed", "penalty", b"penalty", "until_kaon_height", b"until_kaon_height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__until_kaon_height: _TypeAlias = _typing.Literal["until_kaon_height"]  # noqa: Y015
+    _WhichOneofArgType__until_kaon_height: _TypeAlias = _typing.Literal["_until_kaon_height", b"_until_kaon_height"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until_kaon_height) -> _WhichOneofReturnType__until_kaon_height | None: ...
+
+Global___OwnPunishment: _TypeAlias = OwnPunishment  # noqa: Y015
 
 @_typing.final
 class GroupShare(_message.Message):
