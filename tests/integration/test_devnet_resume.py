@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.devnet import RunningDevnet
+from coordinator.devnet.settings import MIN_PODS
+from tests.support.devnet import OPTIONS, RunningDevnet
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def own_devnet(tmp_path: Path) -> Iterator[RunningDevnet]:
-    running = RunningDevnet.start(tmp_path / "devnet")
+    # The fewest pods there can be: every one is started three times here.
+    running = RunningDevnet.start(tmp_path / "devnet", replace(OPTIONS, pods=MIN_PODS))
     try:
         yield running
     finally:
