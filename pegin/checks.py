@@ -10,9 +10,10 @@ from pegin.difference import judge_difference
 from pegin.model import BuiltTransaction, compute_rate_limit
 from pegin.vault import is_vault_child
 from smpc.bitcoin.fees import MAX_STANDARD_WEIGHT, compute_dust_limit, compute_fee
+from smpc.protocol.epoch import is_open_target
 from smpc.protocol.facts import Facts, LedgerView, Proposal
 from smpc.protocol.intents import Commission, Intent, IntentKind, Payment, list_signing_roles, may_pass_over
-from smpc.protocol.ledger_state import EpochState, IntentEntry, IntentStatus
+from smpc.protocol.ledger_state import IntentEntry, IntentStatus
 from smpc.protocol.review import Review, Stage
 from smpc.types import IntentId, Role, Sats, Vbytes
 
@@ -109,8 +110,7 @@ def _judge_target(review: Review, case: Case) -> None:
         is_active = target == ledger.active_epoch
         review.require("V15", is_active, f"vault outputs would pay epoch {target}, not the active one")
         review.require("V22", is_active, f"epoch {target} is not active")
-    open_ = entry is not None and entry.state in {EpochState.ACTIVE, EpochState.RETIRING}
-    review.require("V22", open_, f"epoch {target} receives nothing any more")
+    review.require("V22", is_open_target(entry), f"epoch {target} receives nothing any more")
 
 
 def _judge_dust(review: Review, case: Case) -> None:

@@ -30,7 +30,7 @@ from smpc.participant.signing_log import Asked, SigningLog
 from smpc.participant.sweep_memory import SweepMemory
 from smpc.protocol.codec import decode, encode, encode_variant
 from smpc.protocol.encoding import hash_fields
-from smpc.protocol.epoch import is_serving
+from smpc.protocol.epoch import is_open_target, is_serving
 from smpc.protocol.intents import Endorsement, compute_endorsement_digest
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import IntentStatus
@@ -259,6 +259,10 @@ class Signer:
             entry = ledger.intents.get(prepared.claim.intent)
             if entry is None or entry.status is not IntentStatus.LIVE:
                 raise Refused("the intent is no longer live", rule="V21", code="INTENT_NOT_LIVE")
+            target = entry.intent.target_epoch
+            if not is_open_target(ledger.epochs.get(target)):
+                text = f"epoch {target} was judged or parked meanwhile"
+                raise Refused(text, rule="V22", code="TARGET_NOT_ACTIVE")
 
     def _record(self, ledger: Ledger, asked: Asked, response: bytes, prepared: Prepared) -> bytes:
         if isinstance(prepared, PreparedMessage):

@@ -69,6 +69,11 @@ def is_allowed(state: EpochState, purpose: Purpose) -> bool:
     return purpose in PURPOSES[state]
 
 
+def is_open_target(entry: EpochEntry | None) -> bool:
+    """Tell whether an epoch may still receive what a recorded intent pays it: not parked, retired or judged (V22)."""
+    return entry is not None and entry.state in {EpochState.ACTIVE, EpochState.RETIRING} and not entry.is_convicted
+
+
 def is_serving(entry: EpochEntry, purpose: Purpose) -> bool:
     """Tell whether the groups of an epoch serve a purpose: its state allows it, and so do the verdicts on it.
 
