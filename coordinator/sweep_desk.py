@@ -20,6 +20,7 @@ from coordinator.quarantine import Quarantine
 from coordinator.sweep_planner import SweepPlanner, list_retiring
 from pegin.model import compute_first_rate, compute_rate_limit
 from smpc.bitcoin.amount import to_sat_per_vb
+from smpc.bitcoin.fees import compute_fee
 from smpc.errors import BridgeError, Conflict, InvalidInput, NotFound, Refused
 from smpc.node.ports import BitcoinNode
 from smpc.params import Params
@@ -40,7 +41,7 @@ class SweepDraft:
 
     plan: SweepPlan
     asked: FeeRate
-    """The rate that was asked for; the plan's is below it where the reserve cannot pay it."""
+    """The rate that was asked for; the plan's is below it where the reserve, or the value itself, cannot pay it."""
     proposed: Batch | None
     """What spends the epoch's vault and is not recorded yet."""
     is_due: bool
@@ -237,8 +238,9 @@ def require_possible(draft: SweepDraft, rate_limit: FeeRate, *, is_rate_fixed: b
             code="NOTHING_TO_SWEEP",
             remedy=f"see what is left out and why: peg sweep plan {plan.epoch}",
         )
-    is_dear = plan.fee > plan.budget or (is_rate_fixed and plan.fee_rate < draft.asked)
-    if plan.vbytes and is_dear:
+    is_lowered = is_rate_fixed and plan.fee_rate < draft.asked
+    needed = compute_fee(draft.asked, plan.vbytes) if is_lowered else plan.fee
+    if plan.vbytes and needed > plan.budget:
         raise Refused(
             f"the reserve pays {plan.budget} sat for this sweep, {to_sat_per_vb(draft.asked)} costs more",
             rule="V18",
@@ -250,6 +252,12 @@ def require_possible(draft: SweepDraft, rate_limit: FeeRate, *, is_rate_fixed: b
             f"no sweep of epoch {plan.epoch} can be built: {plan.waiting_for}",
             code="SWEEP_NOT_POSSIBLE",
             remedy="plan at a lower rate, or wait for more value in the epoch",
+        )
+    if is_lowered:
+        raise Refused(
+            f"what is free of epoch {plan.epoch} leaves no vault output at {to_sat_per_vb(draft.asked)}",
+            code="SWEEP_NOT_POSSIBLE",
+            remedy=f"give a lower rate, or none: {to_sat_per_vb(plan.fee_rate)} is possible",
         )
     if plan.fee_rate > rate_limit:
         raise Refused(

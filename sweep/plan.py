@@ -13,6 +13,7 @@ from pegin.payments import list_payments
 from smpc.bitcoin.fees import compute_fee
 from smpc.errors import BridgeError, NotFound
 from smpc.protocol.intents import IntentChoice, IntentInput, IntentKind, VaultEntry
+from smpc.protocol.ledger_remnants import compute_least_swept
 from smpc.protocol.ledger_state import EpochState
 from smpc.types import BurnId, EpochNumber, FeeRate, KaonHeight, Outpoint, Sats, Script, Vbytes
 from sweep.build import build_due
@@ -90,7 +91,7 @@ def plan_sweep(
     *,
     burns: Sequence[BurnId] | None = None,
 ) -> SweepPlan:
-    """Plan the next sweep of an epoch at `rate`, or below it where the reserve cannot pay more; NotFound for no epoch.
+    """Plan the next sweep of an epoch at `rate`, or below it where reserve or value do not allow it; NotFound for none.
 
     `mature` are outputs my node has deep enough for the transfer lock. `burns` to carry along in this order; the due
     ones of a replica of final blocks when not given. Outputs beyond one transaction's room, by outpoint, wait for the
@@ -176,19 +177,39 @@ def _describe_nothing(exclusions: Sequence[Exclusion]) -> str:
     return f"{len(exclusions) - held} outputs to mature, {held} that recorded intents spend"
 
 
+def _describe_remnant(ledger: SweepView, draft: SweepPlan) -> str:
+    """Say that what is free is too little for the cheapest sweep; empty when it is not."""
+    held, count = sum(item.value for item in draft.inputs), len(draft.inputs)
+    least = compute_least_swept(ledger.params, min(count, ledger.params.max_batch_inputs))
+    if held >= least:
+        return ""
+    text = f"{held} sat in {count} output{'s' if count > 1 else ''} are too little for a sweep, which takes {least} sat"
+    if draft.exclusions:
+        return f"the outputs left out: {text}"
+    return f"nothing: {text} at the lowest rate; they stay unless more comes, and no turn waits for them"
+
+
 def _try_rates(ledger: SweepView, draft: SweepPlan, burns: Sequence[BurnId]) -> SweepPlan:
-    """Take the rate asked for, else the highest one within the budget, else wait; with burns first, then without."""
+    """Take the rate asked for, else the highest one within the budget, else wait; with burns first, then without.
+
+    Where the value leaves no vault output at that rate, the lowest one: what it keeps above the least can be swept on.
+    """
     floor = ledger.params.fee_floor
     plan = draft
     for carried in (burns, ()) if burns else ((),):
         plan = _plan_at(ledger, draft, draft.fee_rate, carried)
+        if plan.built is None:
+            plan = _plan_at(ledger, draft, floor, carried)
         if plan.built is not None and plan.fee > plan.budget:
             affordable = FeeRate(plan.budget * 1000 // plan.vbytes)
             plan = _plan_at(ledger, draft, max(affordable, floor), carried)
         if plan.built is not None and plan.fee <= plan.budget:
             return plan
     if plan.built is None:
-        return plan
+        too_little = _describe_remnant(ledger, draft)
+        # What can never be swept is due at no height; what waits for other outputs is due with them.
+        deadline = draft.deadline if draft.exclusions or not too_little else None
+        return replace(plan, deadline=deadline, waiting_for=too_little or plan.waiting_for)
     text = f"the reserve: {plan.fee} sat are needed at the lowest rate, {plan.budget} sat are there for it"
     return replace(plan, built=None, waiting_for=text)
 

@@ -166,9 +166,8 @@ def _describe_plan(plan: dict[str, Any]) -> list[str]:
     if plan["outputs"]:
         fees = ", ".join(_describe_fee(item) for item in plan["fees"])
         rate = to_sat_per_vb(FeeRate(plan["fee_rate_sat_per_kvb"]))
-        lowered = plan["fee_rate_sat_per_kvb"] < plan["asked_fee_rate_sat_per_kvb"]
         lines += [
-            f"{plan['vbytes']} vB, {plan['fee_sats']} sat at {rate}{': all the reserve can pay' if lowered else ''}",
+            f"{plan['vbytes']} vB, {plan['fee_sats']} sat at {rate}{_describe_lowered(plan)}",
             f"fees: {fees}; budget {plan['budget_sats']} sat",
         ]
     if plan["intent_id"]:
@@ -188,6 +187,13 @@ def _describe_plan(plan: dict[str, Any]) -> list[str]:
         f"the planner waits for {plan['waiting_for']}" if plan["waiting_for"] else "the planner proposes it by itself"
     )
     return [*lines, wait]
+
+
+def _describe_lowered(plan: dict[str, Any]) -> str:
+    if plan["fee_rate_sat_per_kvb"] >= plan["asked_fee_rate_sat_per_kvb"]:
+        return ""
+    is_too_dear = any(item["is_asked"] and item["fee_sats"] > plan["budget_sats"] for item in plan["fees"])
+    return ": all the reserve can pay" if is_too_dear else ": at more it would leave no vault output"
 
 
 def _describe_fee(item: dict[str, Any]) -> str:

@@ -17,7 +17,10 @@ from smpc.protocol.machine import Machine, Row, Transition
 from smpc.types import BtcHeight, KaonHeight, Purpose
 
 MAX_EPOCHS_WITH_VALUE: Final = 16
-"""Active and retiring epochs that hold value, at most; beyond that the active epoch is extended (section 5)."""
+"""Active and retiring epochs that hold value, at most; beyond that the active epoch is extended (section 5).
+
+What is too little for any sweep counts for nothing here (`smpc.protocol.ledger_remnants`).
+"""
 
 MAX_PARKED: Final = 64
 """Parked epochs, at most; beyond that the active epoch is extended (section 5)."""

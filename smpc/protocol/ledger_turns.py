@@ -34,6 +34,7 @@ from smpc.protocol.ledger_events import EpochEntered
 from smpc.protocol.ledger_invoices import compute_fee_rate
 from smpc.protocol.ledger_patience import is_patience_over
 from smpc.protocol.ledger_punishments import punish_silence
+from smpc.protocol.ledger_remnants import list_remnants
 from smpc.protocol.ledger_retired_armings import forget_epoch
 from smpc.protocol.ledger_root import fold_retired
 from smpc.protocol.ledger_state import EpochEntry, EpochState
@@ -114,10 +115,13 @@ def count_with_value(tables: LedgerTables) -> int:
     his deposit back it stands for ever. If it is mined after all, its target counts from the booking on, as that of an
     emergency does: then more than `MAX_EPOCHS_WITH_VALUE` may hold value for a while, and none turns until they are
     swept. Its target is kept all the same [R6].
+
+    What no sweep can ever move is not awaited either: sixteen such remnants cost little, and nothing would turn again.
     """
     stuck = _count_stuck(tables)
     awaited = {number for number, count in tables.payers.items() if count > stuck[number]}
-    return len(tables.epoch_value.keys() | awaited)
+    held = tables.epoch_value.keys() - list_remnants(tables)
+    return len(held | awaited)
 
 
 def _count_stuck(tables: LedgerTables) -> Counter[EpochNumber]:

@@ -278,6 +278,27 @@ async def test_a_value_that_leaves_no_vault_output_is_refused(tmp_path: Path) ->
     assert (await stand.desk.run(EPOCH, REGTEST.fee_floor)).draft is not None
 
 
+async def test_the_last_rate_that_leaves_a_vault_output_is_proposed_and_the_next_one_is_refused(tmp_path: Path) -> None:
+    stand = await SweepStand.open(tmp_path, 25_000)
+    stand.bitcoin.set_fee_estimate(REGTEST.fee_cap)
+    stand.world.turning.fund_active("rich", 900_000_000, 900)
+    plan = (await draft(stand, REGTEST.fee_floor)).plan
+    spare = sum(item.value for item in plan.inputs) - REGTEST.min_vault_output
+    most = FeeRate(spare * 1_000 // plan.vbytes)
+    error = await refusal(stand, rate=FeeRate(most + 1))
+    assert (error.code, ": 2 sat/vB" in error.remedy) == ("SWEEP_NOT_POSSIBLE", True)
+    assert (await draft(stand, FeeRate(most + 1))).plan.fee_rate == REGTEST.fee_floor, "the dry run shows what it can"
+    run = await stand.desk.run(EPOCH, most)
+    assert (run.intent.fee_rate, run.intent.vault_outputs) == (most, (REGTEST.min_vault_output,))
+
+
+async def test_without_a_rate_a_value_too_small_for_the_market_goes_at_the_lowest(tmp_path: Path) -> None:
+    stand = await SweepStand.open(tmp_path, 25_000)
+    stand.bitcoin.set_fee_estimate(REGTEST.fee_cap)
+    stand.world.turning.fund_active("rich", 900_000_000, 900)
+    assert (await stand.desk.run(EPOCH, NO_RATE)).intent.fee_rate == REGTEST.fee_floor
+
+
 class RestlessDriver(Driver):
     """A driver that always finds somebody else's proposal, which is gone by the next look."""
 

@@ -12,6 +12,7 @@ from smpc.protocol.epoch import CEREMONY_EPOCHS, GENESIS_CEREMONY_EPOCHS
 from smpc.protocol.ledger import replay
 from smpc.protocol.ledger_draws import compute_seed, find_draw_of
 from smpc.protocol.ledger_events import EpochEntered
+from smpc.protocol.ledger_remnants import compute_least_swept
 from smpc.protocol.ledger_root import compute_state_root, fold_retired
 from smpc.protocol.ledger_state import EpochState
 from smpc.protocol.ledger_turns import count_with_value
@@ -404,6 +405,45 @@ def test_the_active_epoch_is_extended_while_sixteen_epochs_hold_value(full: int,
     town.begin_block(1_000)
     assert (town.active == full) is turns
     assert town.find_hindrance() == ("epoch 15 lasts until block 1080" if turns else "16 epochs hold value")
+
+
+LEAST = compute_least_swept(REGTEST, 1)
+
+
+@pytest.mark.parametrize(("left", "turns"), [(LEAST - 1, True), (LEAST, False)])
+def test_what_no_sweep_can_move_holds_none_of_the_sixteen_places_and_retires_nothing(left: int, turns: bool) -> None:
+    """A deposit of the least value in a fee spike leaves so little; sixteen of these would stop every turn for ever."""
+    town = EpochTown()
+    town.put_past(15, S.RETIRING)
+    for number in range(16):
+        town.give_value(number, left)
+    town.begin_block(1_000, 500)
+    assert (town.active == 16) is turns
+    assert turns or town.find_hindrance() == "16 epochs hold value"
+    town.begin_block(2_000, 5_000)
+    assert {town.state(number) for number in range(15)} == {S.RETIRING}, "value keeps an epoch [R6]"
+
+
+@pytest.mark.parametrize("below", [1, 0])
+def test_what_is_spread_over_more_outputs_needs_more_to_be_swept(below: int) -> None:
+    """What emergencies move may be less than a vault output otherwise has."""
+    town = EpochTown()
+    town.put_past(0, S.RETIRING)
+    town.give_value(0, 5_000)
+    town.give_value(0, compute_least_swept(REGTEST, 2) - 5_000 - below)
+    assert count_with_value(town.tables) == 1 - below
+
+
+def test_a_standing_intent_keeps_a_place_for_what_no_sweep_can_move() -> None:
+    """What spends it may still be mined, and what pays it makes it worth a sweep."""
+    for source, target in ((0, 1), (1, 0)):
+        town = EpochTown()
+        town.put_past(1, S.RETIRING)
+        town.give_value(0, LEAST - 1)
+        town.give_value(1)
+        assert count_with_value(town.tables) == 1
+        town.promise(source=source, target=target, at=0)
+        assert count_with_value(town.tables) == 2
 
 
 @pytest.mark.parametrize(

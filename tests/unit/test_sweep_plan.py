@@ -12,6 +12,7 @@ from smpc.params import REGTEST
 from smpc.protocol.batch import BATCH, Batch, BatchState
 from smpc.protocol.batch_events import BlocksPassed, EndorsementsGathered, SigningRefused
 from smpc.protocol.batch_steps import open_batch, open_recorded_batch, step
+from smpc.protocol.ledger_remnants import compute_least_swept
 from smpc.protocol.ledger_state import EpochState
 from smpc.types import BtcHeight, EpochNumber, FeeRate, IntentId, KaonHeight, Outpoint, Role
 from sweep.bump import SweepBumpRequest, build_sweep_bump
@@ -130,6 +131,46 @@ def test_a_reserve_that_cannot_pay_the_lowest_rate_lets_the_sweep_wait_and_says_
     assert waiting.waiting_for.startswith("the reserve")
     assert waiting.fee > waiting.budget
     assert waiting.fees
+
+
+def leave(left: int) -> SweepWorld:
+    """Return a world whose retiring epoch 0 holds one output of `left` sat, and a reserve that pays any sweep.
+
+    A fee spike took the rest of a least deposit; what else the epoch held is swept.
+    """
+    world = SweepWorld.filled(100_000_000)
+    others = tuple(world.ledger.vault)
+    deposit = world.deposit(50, REGTEST.min_deposit)
+    rate = FeeRate((REGTEST.min_deposit - left) * 1000 // world.transfer(deposit).vsize)
+    world.mine(world.record(world.transfer(deposit, rate=rate)))
+    world.turn()
+    world.mine(world.record(world.build(world.choose(outpoints=others))))
+    assert [entry.value for entry in world.ledger.vault.values() if entry.epoch == EPOCH] == [left]
+    return world
+
+
+def test_value_that_leaves_no_vault_output_at_the_rate_asked_for_is_swept_at_the_lowest() -> None:
+    world = leave(19_190)
+    assert plan(world, FeeRate(20_000)).fee_rate == 20_000
+    spiked = plan(world, FeeRate(40_000))
+    assert spiked.waiting_for == ""
+    assert spiked.built is not None
+    assert (spiked.fee_rate, spiked.built.intent.vault_outputs) == (REGTEST.fee_floor, (18_698,))
+    world.estimate = FeeRate(20_000)
+    assert world.endorse(spiked.built).refusal() is None, "pods accept the lowest rate whatever their nodes estimate"
+
+
+@pytest.mark.parametrize(("below", "is_swept"), [(0, True), (1, False)])
+def test_the_least_value_is_swept_and_one_satoshi_less_says_why_not(below: int, is_swept: bool) -> None:
+    least = compute_least_swept(REGTEST, 1)
+    planned = plan(leave(least - below))
+    if is_swept:
+        assert planned.built is not None
+        assert planned.built.intent.vault_outputs == (REGTEST.min_vault_output,)
+        return
+    assert (planned.built, planned.deadline) == (None, None)
+    assert planned.waiting_for.startswith(f"nothing: {least - 1} sat in 1 output are too little for a sweep")
+    assert f"{least} sat" in planned.waiting_for
 
 
 def test_a_burn_that_does_not_fit_never_blocks_the_ones_behind_it(world: SweepWorld) -> None:
