@@ -9,6 +9,7 @@ from typing import Final
 from pegin.difference import judge_difference
 from pegin.model import BuiltTransaction, compute_rate_limit
 from pegin.vault import is_vault_child
+from pegin.versions import is_better_rate
 from smpc.bitcoin.fees import MAX_STANDARD_WEIGHT, compute_dust_limit, compute_fee
 from smpc.protocol.epoch import is_open_target
 from smpc.protocol.facts import Facts, LedgerView, Proposal
@@ -178,6 +179,11 @@ def _judge_replacement_fee(review: Review, case: Case, vsize: Vbytes) -> None:
             least = item.mempool_fee + step
             text = f"my mempool has {item.intent.hex()} at {item.mempool_fee} sat: {least} are needed to replace it"
             review.require("V20", case.intent.fee >= least, text, reason="REPLACEMENT_FEE")
+            if item.mempool_vsize is not None:
+                pays = f"{case.intent.fee} sat for {vsize} vB is no better a rate than the {item.mempool_fee} sat"
+                text = f"{pays} for {item.mempool_vsize} vB of {item.intent.hex()} in my mempool: it would not enter"
+                better = is_better_rate(case.intent.fee, vsize, item.mempool_fee, item.mempool_vsize)
+                review.require("V20", better, text, reason="REPLACEMENT_FEE")
 
 
 def _judge_record(review: Review, case: Case) -> None:

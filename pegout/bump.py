@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pegin.model import BuiltTransaction, compute_budget
-from pegin.versions import compute_bump_rate, compute_least_fee
+from pegin.versions import compute_bump_rate, compute_replacing_fee
 from pegout.build import rebuild
 from smpc.errors import InvalidInput, NotFound, Refused
 from smpc.protocol.facts import LedgerView
@@ -88,11 +88,10 @@ def _list_extras(newest: Intent, spare: Sequence[IntentInput]) -> Iterable[tuple
 def _build_with(
     ledger: LedgerView, request: BumpRequest, items: Sequence[IntentInput], versions: Sequence[Intent]
 ) -> BuiltTransaction | None:
-    """Raise the rate until the fee replaces every version in a mempool; None when the inputs do not suffice."""
+    """Raise the rate until the fee replaces every version in a mempool; None when inputs or limit do not suffice."""
     newest = ledger.intents[request.intent].intent
     least_rate = compute_bump_rate(ledger.params, FeeRate(max(version.fee_rate for version in versions)))
     rate = FeeRate(least_rate + request.more_rate)
-    highest = Sats(max(version.fee for version in versions))
     choice = IntentChoice(
         kind=newest.kind,
         epoch=newest.epoch,
@@ -102,14 +101,17 @@ def _build_with(
         fee_rate=rate,
         replaces=tuple(sorted(version.intent_id for version in versions)),
     )
-    try:
-        built = rebuild(ledger, choice, items)
-        least = compute_least_fee(ledger.params, highest, built.vsize)
-        if built.intent.fee < least:
-            built = rebuild(ledger, replace(choice, fee_rate=FeeRate(-(-least * 1000 // built.vsize))), items)
-    except InvalidInput:
-        return None
-    return built if built.intent.fee >= compute_least_fee(ledger.params, highest, built.vsize) else None
+    while rate <= request.rate_limit:
+        try:
+            built = rebuild(ledger, replace(choice, fee_rate=rate), items)
+        except InvalidInput:
+            return None
+        least = compute_replacing_fee(ledger.params, versions, built.vsize)
+        if built.intent.fee >= least:
+            return built
+        # A higher rate may leave fewer vault outputs, and so a smaller transaction with a least fee of its own.
+        rate = FeeRate(max(rate + 1, -(-least * 1000 // built.vsize)))
+    return None
 
 
 def _is_allowed(ledger: LedgerView, request: BumpRequest, built: BuiltTransaction) -> bool:

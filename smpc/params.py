@@ -50,6 +50,7 @@ class Params:
     fee_default: FeeRate
     """The rate assumed where no estimate exists, and the bound on a proposed one."""
     bump_percent: int
+    """Percent by which a replacement's rate, or a raise of a burn's fee limit, is above the one before, at least."""
     bump_min: FeeRate
     """A replacement pays at least this much more than what it replaces."""
     bump_after: int

@@ -8,10 +8,10 @@ from typing import Final
 
 from pegin.holdings import list_free_coins
 from pegin.model import BuiltTransaction
-from pegin.versions import compute_bump_rate, compute_least_fee
+from pegin.versions import compute_bump_rate, compute_replacing_fee
 from smpc.errors import InvalidInput, NotFound, Refused
 from smpc.protocol.intents import Intent, IntentInput
-from smpc.types import FeeRate, IntentId, Outpoint, Sats
+from smpc.types import FeeRate, IntentId, Outpoint
 from sweep.build import build_due
 from sweep.model import SweepView, compute_room, compute_sweep_budget, list_paid_scripts
 from sweep.plan import start_choice
@@ -67,7 +67,6 @@ def _build_above(
     """Raise the rate until the fee replaces every version in a mempool; None when the value does not suffice."""
     least_rate = compute_bump_rate(ledger.params, FeeRate(max(version.fee_rate for version in versions)))
     rate = FeeRate(least_rate + request.more_rate)
-    highest = Sats(max(version.fee for version in versions))
     choice = replace(
         start_choice(ledger, newest.epoch, rate),
         burns=tuple(sorted(newest.burns)),
@@ -79,12 +78,12 @@ def _build_above(
     choice = replace(choice, outpoints=tuple(item.outpoint for item in items))
     try:
         built = build_due(ledger, choice, items)
-        least = compute_least_fee(ledger.params, highest, built.vsize)
+        least = compute_replacing_fee(ledger.params, versions, built.vsize)
         if built.intent.fee < least:
             built = build_due(ledger, replace(choice, fee_rate=FeeRate(-(-least * 1000 // built.vsize))), items)
     except InvalidInput:
         return None
-    return built if built.intent.fee >= compute_least_fee(ledger.params, highest, built.vsize) else None
+    return built if built.intent.fee >= compute_replacing_fee(ledger.params, versions, built.vsize) else None
 
 
 def _list_inputs(ledger: SweepView, request: SweepBumpRequest, newest: Intent) -> list[IntentInput]:

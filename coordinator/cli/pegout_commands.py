@@ -154,11 +154,17 @@ async def bump(
     pegout: PegOutId,
     *,
     sender: FromOption,
-    extra: Annotated[str, typer.Option(help="How much more may go into fees: BTC, or satoshi with the suffix sat.")],
+    extra: Annotated[
+        str,
+        typer.Option(
+            help="How much more may go into fees: BTC, or satoshi with the suffix sat; a quarter of the limit so far, "
+            "or more."
+        ),
+    ],
     passphrase_file: PassphraseOption = None,
     dry_run: DryRunOption = False,
 ) -> Answer:
-    """Raise a peg-out's fee limit by burning more kBTC, so that its transaction may pay more."""
+    """Raise a peg-out's fee limit by burning more kBTC, so that its transaction may pay more; a dozen times at most."""
     burn, more = BurnId(parse_id(pegout, "peg-out")), parse_amount(extra)
     secret = desk.accounts.open(sender, read_passphrase(passphrase_file))
     network = desk.profile.network

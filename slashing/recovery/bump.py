@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pegin.model import BuiltTransaction
-from pegin.versions import compute_bump_rate, compute_least_fee
+from pegin.versions import compute_bump_rate, compute_replacing_fee
 from slashing.recovery.build import build_recovery
 from slashing.recovery.model import compute_recovery_budget, find_recoveries
 from slashing.recovery.plan import choose_recovery
 from smpc.errors import InvalidInput, NotFound, Refused
 from smpc.protocol.facts import LedgerView
 from smpc.protocol.intents import Intent
-from smpc.types import FeeRate, IntentId, Sats
+from smpc.types import FeeRate, IntentId
 
 NO_MORE: Final = FeeRate(0)
 
@@ -64,20 +64,19 @@ def _build_above(
 ) -> BuiltTransaction | None:
     """Raise the rate until the fee replaces every version in a mempool; None when the value does not suffice."""
     least_rate = compute_bump_rate(ledger.params, FeeRate(max(version.fee_rate for version in versions)))
-    highest = Sats(max(version.fee for version in versions))
     choice = replace(
         choose_recovery(ledger, newest.epoch, newest.inputs, FeeRate(least_rate + request.more_rate)),
         replaces=tuple(sorted(version.intent_id for version in versions)),
     )
     try:
         built = build_recovery(ledger, choice, newest.inputs)
-        least = compute_least_fee(ledger.params, highest, built.vsize)
+        least = compute_replacing_fee(ledger.params, versions, built.vsize)
         if built.intent.fee < least:
             higher = FeeRate(-(-least * 1000 // built.vsize))
             built = build_recovery(ledger, replace(choice, fee_rate=higher), newest.inputs)
     except InvalidInput:
         return None
-    return built if built.intent.fee >= compute_least_fee(ledger.params, highest, built.vsize) else None
+    return built if built.intent.fee >= compute_replacing_fee(ledger.params, versions, built.vsize) else None
 
 
 def _is_allowed(ledger: LedgerView, request: RecoveryBumpRequest, built: BuiltTransaction) -> bool:

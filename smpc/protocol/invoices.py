@@ -94,3 +94,8 @@ def compute_fee_out(params: Params, payout: Sats, rate: FeeRate) -> Sats:
     """Return the least fee of a payout: 10 basis points rounded up + 1.5 x rate x 150 vB."""
     base = compute_fee_base(params.fee_out_vbytes, rate, params.fee_margin_percent)
     return Sats(-(-payout * params.commission_bp // BASIS_POINTS) + base)
+
+
+def compute_least_raise(params: Params, fee: Sats) -> Sats:
+    """Return the least satoshi by which a burn's fee limit is raised: a bump's share of it, rounded up, and never 0."""
+    return Sats(max(1, -(-fee * params.bump_percent // 100)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from smpc.curve import is_valid_xonly, verify_schnorr
 from smpc.errors import Conflict, Refused
-from smpc.protocol.invoices import compute_fee_out
+from smpc.protocol.invoices import compute_fee_out, compute_least_raise
 from smpc.protocol.ledger_destinations import is_standard_destination
 from smpc.protocol.ledger_events import BurnMoved, KbtcMoved
 from smpc.protocol.ledger_intents import holds_burn
@@ -77,15 +77,22 @@ def apply_burn_cancelled(tables: LedgerTables, record: BurnCancelled) -> None:
 
 
 def apply_burn_raised(tables: LedgerTables, record: BurnRaised) -> None:
-    """Raise an open burn's fee limit with more of the same account's kBTC."""
+    """Raise an open burn's fee limit by a bump's share at least, with more of the same account's kBTC."""
     _check_account(tables, record)
     burn = _require_own_burn(tables, record.sender, record.burn)
     most = tables.params.bump_max_count
     if burn.raises >= most:
-        # Every raise changes what the burn's booking must say: without a bound its user could stall a whole batch.
+        # Every raise changes what the burn's booking must say: without a bound its user could stall a whole batch, and
+        # whoever owns all its burns could do so a hundred times as long, were a raise of a satoshi enough.
         raise Refused(f"a burn is raised at most {most} times", rule="V43", code="TOO_MANY_RAISES")
-    if record.extra < 1:
-        raise Refused("a raise adds at least 1 sat", rule="V43", code="AMOUNT")
+    least = compute_least_raise(tables.params, burn.fee)
+    if record.extra < least:
+        raise Refused(
+            f"a raise of {record.extra} sat is below the least of {least}",
+            remedy=f"raise it by {least} sat or more: {tables.params.bump_percent} % of its fee limit of {burn.fee}",
+            rule="V43",
+            code="AMOUNT",
+        )
     _spend(tables, record.sender, record.extra)
     tables.put_burn(replace(burn, fee=Sats(burn.fee + record.extra), raises=burn.raises + 1))
     tables.events.append(BurnMoved(record.burn, BurnStatus.OPEN))

@@ -266,7 +266,7 @@ class BurnCancelled:
 
 @dataclass(frozen=True, slots=True)
 class BurnRaised:
-    """Raises an open burn's fee limit by `extra` sat of the sender's kBTC."""
+    """Raises an open burn's fee limit by `extra` sat of the sender's kBTC: `compute_least_raise` at least."""
 
     network: Network
     sender: AccountKey

@@ -76,7 +76,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.chain.add(self.chain.make_burn(user, payout, fee=fee))
 
     @precondition(lambda self: self.open_burns())
-    @rule(data=st.data(), extra=st.integers(1, 1_000))
+    @rule(data=st.data(), extra=st.integers(1, 2_000))
     def raise_limit(self, data: st.DataObject, extra: int) -> None:
         """Raise a burn's limit; the ledger says whether it can be."""
         burn, user = data.draw(st.sampled_from(self.open_burns()))

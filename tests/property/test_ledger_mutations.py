@@ -142,7 +142,7 @@ def cancel() -> Case:
 
 def raise_limit() -> Case:
     chain = funded()
-    return chain, chain.make_raise("alice", chain.burn("alice", 50_000), 5)
+    return chain, chain.make_raise("alice", chain.burn("alice", 50_000), 600)
 
 
 def heartbeat() -> Case:

@@ -7,9 +7,10 @@ from functools import partial
 from pegin.lifecycle import DepositState
 from pegout.lifecycle import PegOutState
 from smpc.protocol.batch import BatchState
+from smpc.protocol.invoices import compute_least_raise
 from smpc.protocol.ledger_state import IntentStatus
 from smpc.protocol.pod_messages import Envelope, Refusal
-from smpc.types import BtcHeight, IdentityKey, Role, Sats
+from smpc.types import BtcHeight, IdentityKey, Role
 from tests.support.bridge_world import BridgeWorld, simulated
 from tests.support.chain import destination
 
@@ -216,10 +217,11 @@ async def test_a_user_who_raises_the_limit_while_the_payout_is_booked_delays_not
     world.mine(3)
     await world.advance(6)
     assert BatchState.BURIED in world.list_states(), "V signed the booking, W could not"
-    await world.advance(1, world.desk.make_raise("alice", burn, 1_000))
+    extra = compute_least_raise(world.ledger.params, world.ledger.burns[burn].fee)
+    await world.advance(1, world.desk.make_raise("alice", burn, extra))
     world.network.faults.deaf.clear()
     await world.until(lambda: world.is_settled(burn), blocks=120)
-    assert world.ledger.burns[burn].fee == world.ledger.burns[burn].request.fee + Sats(1_000)
+    assert world.ledger.burns[burn].fee == world.ledger.burns[burn].request.fee + extra
     await world.rest()
     await world.check_rebuild()
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from smpc.errors import Refused
 from smpc.params import REGTEST
-from smpc.protocol.invoices import compute_fee_out
+from smpc.protocol.invoices import compute_fee_out, compute_least_raise
 from smpc.protocol.ledger_destinations import derive_vault_scripts
 from smpc.protocol.ledger_events import KbtcMoved
 from smpc.protocol.ledger_state import BurnStatus
@@ -111,7 +112,7 @@ def records(chain: LedgerChain) -> list[Signed]:
         chain.make_send("alice", BOB, 1),
         chain.make_burn("alice", 60_000),
         chain.make_cancel("alice", burn),
-        chain.make_raise("alice", burn, 1),
+        chain.make_raise("alice", burn, 600),
     ]
 
 
@@ -269,7 +270,7 @@ def test_a_replaced_intent_still_holds_the_burn() -> None:
 
 
 def make_change(chain: LedgerChain, kind: str, user: str, burn: BurnId) -> Signed:
-    return chain.make_cancel(user, burn) if kind == "cancel" else chain.make_raise(user, burn, 1)
+    return chain.make_cancel(user, burn) if kind == "cancel" else chain.make_raise(user, burn, 600)
 
 
 @pytest.mark.parametrize("kind", ["cancel", "raise"])
@@ -292,8 +293,11 @@ def test_a_settled_burn_does_not_change(kind: str) -> None:
     assert chain.refusal(make_change(chain, kind, "alice", burn)) == "BURN_NOT_OPEN"
 
 
-@pytest.mark.parametrize(("extra", "code"), [(0, "AMOUNT"), (1, ""), (892_900, ""), (892_901, "INSUFFICIENT_BALANCE")])
-def test_a_raise_adds_from_1_sat_to_the_whole_balance(extra: int, code: str) -> None:
+@pytest.mark.parametrize(
+    ("extra", "code"), [(0, "AMOUNT"), (587, "AMOUNT"), (588, ""), (892_900, ""), (892_901, "INSUFFICIENT_BALANCE")]
+)
+def test_a_raise_adds_from_a_quarter_of_the_limit_to_the_whole_balance(extra: int, code: str) -> None:
+    """A quarter of 2,350 sat is 587.5."""
     chain = funded()
     record = chain.make_raise("alice", chain.burn("alice", 100_000), extra)
     if code:
@@ -302,13 +306,31 @@ def test_a_raise_adds_from_1_sat_to_the_whole_balance(extra: int, code: str) -> 
         chain.add(record)
 
 
+@pytest.mark.parametrize(("fee", "least"), [(0, 1), (1, 1), (4, 1), (5, 2), (2_350, 588), (2_352, 588), (2_353, 589)])
+def test_the_least_raise_is_a_quarter_rounded_up_and_never_nothing(fee: int, least: int) -> None:
+    assert compute_least_raise(REGTEST, Sats(fee)) == least
+
+
+def test_a_later_raise_is_measured_by_the_limit_as_raised_before() -> None:
+    """Each raise voids the booking being signed: a user of many burns must not do so a satoshi at a time."""
+    chain = funded()
+    burn = chain.burn("alice", 100_000)
+    chain.add(chain.make_raise("alice", burn, 10_000))
+    short = chain.make_raise("alice", burn, 3_087)
+    with pytest.raises(Refused, match="below the least of 3088") as refused:
+        chain.ledger.check_record(short)
+    assert "raise it by 3088 sat or more" in refused.value.remedy
+    chain.add(chain.make_raise("alice", burn, 3_088))
+
+
 def test_a_burn_is_raised_at_most_12_times() -> None:
     chain = funded()
     burn = chain.burn("alice", 100_000)
     for _ in range(REGTEST.bump_max_count):
-        chain.add(chain.make_raise("alice", burn, 1))
-    assert chain.refusal(chain.make_raise("alice", burn, 1)) == "TOO_MANY_RAISES"
-    assert chain.ledger.burns[burn].fee == 2_350 + 12
+        chain.add(chain.make_raise("alice", burn, compute_least_raise(REGTEST, chain.ledger.burns[burn].fee)))
+    fee = chain.ledger.burns[burn].fee
+    assert chain.refusal(chain.make_raise("alice", burn, compute_least_raise(REGTEST, fee))) == "TOO_MANY_RAISES"
+    assert fee > 14 * 2_350
 
 
 def test_two_burns_to_one_address_are_two_payments() -> None:

@@ -108,7 +108,7 @@ def test_replaying_the_blocks_gives_the_live_state() -> None:
     chain = LedgerChain.activated()
     chain.fund("alice", 1_000_000, 1)
     burn = chain.burn("alice", 500_000)
-    chain.add(chain.make_raise("alice", burn, 7))
+    chain.add(chain.make_raise("alice", burn, 700))
     replayed = replay(chain.epoch.genesis, REGTEST, chain.blocks)
     assert replayed.compute_state_root() == chain.ledger.compute_state_root()
     assert replayed.money == chain.ledger.money

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pegin.holdings import list_free_coins
 from pegin.invoice import build_invoice_tree
 from pegin.model import BuiltTransaction, compute_rate_limit
 from pegin.versions import compute_least_fee
@@ -117,3 +118,34 @@ def test_the_node_replaces_by_the_fee_that_the_rule_asks_for_and_not_by_less(reg
     assert exact.intent.fee == compute_least_fee(REGTEST, first.intent.fee, first.vsize)
     regtest.mine(1)
     assert regtest.rpc("getrawtransaction", txid, True)["confirmations"] == 1
+
+
+def test_the_node_replaces_a_payout_without_change_by_a_better_rate_and_not_by_more_satoshi_alone(
+    regtest: RegtestNode,
+) -> None:
+    world = FlowWorld.opened()
+    for index, value in enumerate((200_000_000, 300_000)):
+        transfer = world.record(world.transfer(pay_invoice(regtest, world, index, value)))
+        send(regtest, world, transfer)
+        regtest.mine(REGTEST.transfer_csv)
+        world.mine(transfer)
+    small, *_, large = sorted(list_free_coins(world.ledger, EPOCH), key=lambda coin: coin.value)
+    burns = (world.burn(small.value - 9_150),)
+    first = world.record(world.payout((small.outpoint,), burns))
+    assert not first.intent.vault_outputs
+    send(regtest, world, first)
+    world.estimate = FeeRate(75_000)
+
+    coins, names = (small.outpoint, large.outpoint), (first.intent.intent_id,)
+    vsize = world.payout(coins, burns, rate=FeeRate(20_000), replaces=names).vsize
+    least = compute_least_fee(REGTEST, first.intent.fee, vsize)
+    poor = world.payout(coins, burns, rate=FeeRate(least * 1_000 // vsize), replaces=names)
+    assert poor.intent.fee == least
+    with pytest.raises(RpcError, match="insufficient fee"):
+        send(regtest, world, poor)
+
+    request = BumpRequest(first.intent.intent_id, compute_rate_limit(REGTEST, world.estimate), (large,))
+    bumped = world.record(build_bump(world.ledger, request))
+    txid = send(regtest, world, bumped)
+    assert regtest.rpc("getrawmempool") == [txid]
+    regtest.mine(1)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pegin.model import BuiltTransaction
+from pegin.versions import compute_intent_vbytes
 from slashing.recovery.bump import RecoveryBumpRequest, build_recovery_bump
 from slashing.recovery.review import review_recovery
 from smpc.bitcoin.interpreter import verify_input_scripts
@@ -68,7 +69,7 @@ def test_v_signs_then_e_and_bitcoin_s_interpreter_accepts_it(world: RecoveryWorl
     assert world.review(Stage.SIGN, built.intent, raw, facts, validators).is_accepted
     complete = built.complete(validators, world.sign(built, Role.EMERGENCY))
     verify_input_scripts(complete, built.prevouts)
-    assert complete.vsize == built.vsize
+    assert complete.vsize == built.vsize == compute_intent_vbytes(REGTEST, built.intent)
     assert {item.sequence for item in complete.inputs} == {LOCK}
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pegin.model import BuiltTransaction
+from pegin.versions import compute_intent_vbytes
 from smpc.bitcoin.script import build_op_return, build_p2tr
 from smpc.bitcoin.transaction import Transaction, TxOut
 from smpc.params import REGTEST
@@ -375,6 +376,13 @@ def test_a_replacement_spends_what_matured_since_and_pays_the_epoch_active_now(w
     world.mine(world.record(bumped))
     assert world.turning.state(0) in {EpochState.RETIRING, EpochState.PARKED}
     assert not world.ledger.list_free_outputs(EPOCH)
+
+
+def test_an_intent_tells_the_size_of_its_transaction(rich: SweepWorld) -> None:
+    built = rich.sweep(burns=(rich.burn(50_000),))
+    assert built.intent.commissions
+    assert built.intent.op_return
+    assert compute_intent_vbytes(REGTEST, built.intent) == built.vsize
 
 
 def test_a_replacement_never_drops_the_burn_nor_pays_commission_twice(rich: SweepWorld) -> None:
