@@ -103,7 +103,12 @@ def _was_invoice(facts: Facts, script: Script, burnt: KaonHeight) -> bool:
 
 
 def _judge_window(review: Review, ledger: LedgerView, intent: Intent) -> None:
-    """Judge V41's rolling cap over what was or may still be paid; a replacement's burns are counted once."""
+    """Judge V41's rolling cap over what was or may still be paid; a replacement's burns are counted once.
+
+    A replacement that pays nobody new passes even above the cap: it adds nothing, and its burns must not stay stuck.
+    """
+    replaced = (ledger.intents[older] for older in intent.replaces if older in ledger.intents)
+    promised = {burn for entry in replaced if entry.status is IntentStatus.LIVE for burn in entry.intent.burns}
     since = ledger.height - ledger.params.cap_window
     total: int = sum(payment.amount for payment in intent.payments)
     for entry in ledger.intents.values():
@@ -112,7 +117,7 @@ def _judge_window(review: Review, ledger: LedgerView, intent: Intent) -> None:
             total += sum(item.amount for item in entry.intent.payments if item.burn not in intent.burns)
     most = ledger.params.max_window_payouts
     text = f"{total} sat within {ledger.params.cap_window} blocks are above {most}"
-    review.require("V41", total <= most, text, reason="WINDOW_CAP")
+    review.require("V41", intent.burns <= promised or total <= most, text, reason="WINDOW_CAP")
 
 
 def _list_vault_scripts(ledger: LedgerView) -> frozenset[Script]:

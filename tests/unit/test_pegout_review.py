@@ -254,6 +254,22 @@ def test_payouts_of_one_window_stay_under_the_cap(most: int, rule: str) -> None:
     assert endorse(world, built)[0] == rule
 
 
+@pytest.mark.parametrize(("more", "rule"), [(0, ""), (10_000, "V41")])
+def test_a_replacement_above_the_cap_passes_only_while_it_pays_nobody_new(more: int, rule: str) -> None:
+    """Two payouts that were endorsed side by side may stand above the cap; each must still get its higher fee."""
+    world = FlowWorld.opened(replace(REGTEST, max_window_payouts=Sats(250_000)))
+    first, second = world.fill_vault(1_000_000)
+    burn = world.burn(200_000)
+    stuck, other = world.payout((first,), (burn,)), world.payout((second,), (world.burn(200_000),))
+    assert endorse(world, stuck) == endorse(world, other) == ("", "")
+    world.record(stuck)
+    world.record(other)
+    burns = (burn, world.burn(more)) if more else (burn,)
+    bump = world.payout((first,), burns, rate=FeeRate(6_250), replaces=(stuck.intent.intent_id,))
+    facts = world.facts(bump.intent, standing=standing(stuck))
+    assert endorse(world, bump, facts)[0] == rule
+
+
 @pytest.mark.parametrize(("blocks", "reason"), [(-1, "WINDOW_CAP"), (0, "")])
 def test_payouts_leave_the_window_when_it_has_passed(blocks: int, reason: str) -> None:
     world = FlowWorld.opened(replace(REGTEST, max_window_payouts=Sats(200_000), cap_window=30))
