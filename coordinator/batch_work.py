@@ -19,7 +19,6 @@ from coordinator.driver import Driver
 from coordinator.endorsement_round import collect_endorsements
 from coordinator.message_rounds import MessageRounds
 from coordinator.pods import Pods
-from coordinator.quarantine import list_items
 from coordinator.refusals import find_final_refusal
 from coordinator.signing_job import build_booking_job, build_message_job, build_spend_job
 from coordinator.signing_outcome import RoundOutcome
@@ -127,7 +126,7 @@ class BatchWork:
             outcome = await collect_endorsements(self._pods, groups, built, watch=watch)
         armed, at = arming.result(), self._view().height
         if outcome.is_enough and armed.is_armed:
-            self._driver.quarantine.forgive(list_items(batch))
+            self._driver.quarantine.forgive_batch(batch)
             event = EndorsementsGathered(outcome.endorsements, at, armed.records)
             await self._driver.answer(batch.intent_id, event)
             return

@@ -23,7 +23,7 @@ from coordinator.invariants import find_imbalance, find_vault_fault
 from coordinator.mempool.faults import StaleLease
 from coordinator.observer import Observer
 from coordinator.planner import Planner
-from coordinator.quarantine import Quarantine, list_items
+from coordinator.quarantine import Quarantine
 from coordinator.resending import list_lost_transactions
 from pegin import events as deposit_events
 from pegin import steps as deposit_steps
@@ -150,7 +150,7 @@ class Driver:
             await self._write(batch_steps.step(batch, event), event)
             # A refused replacement says nothing of its items: they stand in an intent and are not proposed anew.
             if isinstance(event, _REFUSALS) and not batch.intent.replaces:
-                self.quarantine.note_refusal(list_items(batch), self._view().height)
+                self.quarantine.note_refused_batch(batch, self._view().height)
         self.wake()
 
     async def plan_bump(self, intent: IntentId) -> None:

@@ -15,6 +15,7 @@ import structlog
 from coordinator.board import Board
 from coordinator.chain_look import ChainLook, ask_all
 from coordinator.fresh_rates import list_fresh_rates
+from coordinator.promises import compute_promised_deposits, compute_promised_payouts
 from coordinator.quarantine import Quarantine
 from coordinator.recovery_planner import RecoveryPlanner
 from coordinator.sweep_planner import SweepPlanner
@@ -33,7 +34,7 @@ from smpc.protocol.facts import InputFacts
 from smpc.protocol.intents import Intent, IntentChoice, IntentInput, IntentKind
 from smpc.protocol.ledger import Ledger
 from smpc.protocol.ledger_state import IntentStatus
-from smpc.types import BurnId, EpochNumber, FeeRate, IntentId, Outpoint, Purpose, Txid
+from smpc.types import BurnId, EpochNumber, FeeRate, IntentId, Outpoint, Purpose, Sats, Txid
 
 log = structlog.get_logger()
 
@@ -118,7 +119,7 @@ class Planner:
             facts = await self._gather(look, [deposit.outpoint for deposit in own])
             for group in self._quarantine.split([deposit.outpoint for deposit in own]):
                 chosen = [(_to_input(self._board.deposits[point]), facts[point]) for point in group if point in facts]
-                batch = select_deposits(self._ledger, epoch, chosen, rate)
+                batch = select_deposits(self._ledger, epoch, chosen, rate, self._promise_deposits(found))
                 points = tuple(sorted(item.outpoint for item in batch))
                 choice = IntentChoice(IntentKind.TRANSFER, epoch, target, points, (), rate, ())
                 found += self._build_fresh(choice, batch) if batch else []
@@ -147,7 +148,7 @@ class Planner:
     # -------------------------------------------------------------- payouts
 
     async def _plan_payouts(
-        self, look: ChainLook, target: EpochNumber, rate: FeeRate, planned: Iterable[BuiltTransaction]
+        self, look: ChainLook, target: EpochNumber, rate: FeeRate, planned: Sequence[BuiltTransaction]
     ) -> list[BuiltTransaction]:
         """Plan payouts of what the sweeps `planned` at the same time leave."""
         found: list[BuiltTransaction] = []
@@ -156,8 +157,9 @@ class Planner:
         for epoch in self._list_paying_epochs():
             coins = tuple(coin for coin in await self._list_coins(look, epoch) if coin.outpoint not in swept)
             waiting = [burn for burn in self._list_due_burns() if burn not in taken]
-            request = PayoutRequest(epoch, target, rate, self._ledger.height)
             for group in self._quarantine.split(waiting):
+                promised = self._promise_payouts((*planned, *found))
+                request = PayoutRequest(epoch, target, rate, self._ledger.height, promised)
                 choice = choose_payout(self._ledger, request, coins, group)
                 if choice is None:
                     continue
@@ -205,6 +207,16 @@ class Planner:
             log.warning("batch.not_built", kind=choice.kind, inputs=len(known), reason=impossible.message)
         self._quarantine.note_refusal(choice.burns or choice.outpoints, self._ledger.height)
         return []
+
+    def _promise_deposits(self, planned: Iterable[BuiltTransaction]) -> Sats:
+        """Return what of the caps is taken by what is proposed and by what this tick `planned` (V33)."""
+        intents = [*(batch.intent for batch in self._list_proposed()), *(built.intent for built in planned)]
+        return compute_promised_deposits(self._ledger, intents)
+
+    def _promise_payouts(self, planned: Iterable[BuiltTransaction]) -> Sats:
+        """As `_promise_deposits`, of the cap on payouts (V41)."""
+        intents = [*(batch.intent for batch in self._list_proposed()), *(built.intent for built in planned)]
+        return compute_promised_payouts(self._ledger, intents)
 
     def _list_proposed(self) -> list[Batch]:
         """Return the batches that hold their items although the ledger does not know them yet."""

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from smpc.protocol.batch import Batch
 from smpc.protocol.intents import IntentKind
-from smpc.types import BurnId, KaonHeight, Outpoint
+from smpc.types import BurnId, EpochNumber, KaonHeight, Outpoint
 
 HOLD_BLOCKS: Final = 8
 """Final consensus-layer blocks a refused item waits; doubled each time it is refused alone."""
@@ -39,6 +39,23 @@ class Quarantine:
     def __init__(self) -> None:
         self._holds: dict[Item, _Hold] = {}
         self._suspicions = 0
+        self._bare: set[EpochNumber] = set()
+
+    def note_refused_batch(self, batch: Batch, height: KaonHeight) -> None:
+        """Remember that a batch was refused; of a sweep with burns also that its epoch's next one goes without."""
+        if batch.intent.kind is IntentKind.SWEEP and batch.intent.burns:
+            self._bare.add(batch.intent.epoch)
+        self.note_refusal(list_items(batch), height)
+
+    def forgive_batch(self, batch: Batch) -> None:
+        """Forget what is known against the items of a batch that was endorsed; the epoch's sweeps carry burns again."""
+        if batch.intent.kind is IntentKind.SWEEP:
+            self._bare.discard(batch.intent.epoch)
+        self.forgive(list_items(batch))
+
+    def is_bare(self, epoch: EpochNumber) -> bool:
+        """Tell whether the epoch's next sweep carries no burns: the last one that did was refused."""
+        return epoch in self._bare
 
     def note_refusal(self, items: Collection[Item], height: KaonHeight) -> None:
         """Remember that a proposal of these items was refused."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -10,8 +10,9 @@ import structlog
 from coordinator.board import Board
 from coordinator.chain_look import ChainLook, ask_all
 from coordinator.fresh_rates import list_fresh_rates
+from coordinator.promises import compute_promised_payouts
 from coordinator.quarantine import Quarantine
-from pegin.holdings import list_due_burns
+from pegin.holdings import compute_payout_room, list_due_burns
 from pegin.model import BuiltTransaction
 from smpc.protocol.batch import UNRECORDED, Batch
 from smpc.protocol.epoch import is_serving
@@ -51,8 +52,10 @@ class SweepPlanner:
     async def draft(self, look: ChainLook, epoch: EpochNumber, rate: FeeRate, burns: Sequence[BurnId]) -> SweepPlan:
         """Return the plan of the next sweep of any epoch, whether due or not; NotFound when there is no such epoch.
 
-        An intent that was withdrawn or is void is not planned again: a slightly higher rate makes another one.
+        An intent that was withdrawn or is void is not planned again: a slightly higher rate makes another one. It
+        carries no burns once members refused it with some: what is wrong with a burn must not keep the vault unswept.
         """
+        burns = () if self._quarantine.is_bare(epoch) else burns
         mature = await self._list_mature(look, epoch)
         plans = (plan_sweep(self._ledger, epoch, mature, fresh, burns=burns) for fresh in list_fresh_rates(rate))
         for drafted in plans:
@@ -74,20 +77,30 @@ class SweepPlanner:
         return None
 
     def list_burns(self) -> list[BurnId]:
-        """Return the due burns that nothing proposed pays and nobody suspects."""
-        proposed = {
-            burn for batch in self._board.open_batches() if batch.state in UNRECORDED for burn in batch.intent.burns
-        }
+        """Return the due burns that nothing proposed pays, nobody suspects and the rolling cap has room for (V41)."""
+        intents = [batch.intent for batch in self._board.open_batches() if batch.state in UNRECORDED]
+        proposed = {burn for intent in intents for burn in intent.burns}
         due = [entry.burn_id for entry in list_due_burns(self._ledger, self._ledger.height)]
         free = [
             burn for burn in due if burn not in proposed and not self._quarantine.is_held(burn, self._ledger.height)
         ]
-        return next(iter(self._quarantine.split(free)), [])
+        room = compute_payout_room(self._ledger) - compute_promised_payouts(self._ledger, intents)
+        return self._keep_within(room, next(iter(self._quarantine.split(free)), []))
 
     def is_held(self, drafted: SweepPlan) -> bool:
         """Tell whether the same sweep was refused lately (`coordinator.quarantine.list_items`); it has inputs."""
         first = min(item.outpoint for item in drafted.inputs)
         return self._quarantine.is_held(first, self._ledger.height)
+
+    def _keep_within(self, room: int, burns: Iterable[BurnId]) -> list[BurnId]:
+        """Return the burns, in order, that together pay at most `room` satoshi; one too large holds up no other."""
+        kept: list[BurnId] = []
+        for burn in burns:
+            amount = self._ledger.burns[burn].request.payout
+            if amount <= room:
+                kept.append(burn)
+                room -= amount
+        return kept
 
     async def _list_mature(self, look: ChainLook, epoch: EpochNumber) -> frozenset[Outpoint]:
         held = [entry.outpoint for entry in self._ledger.vault.values() if entry.epoch == epoch]

@@ -26,6 +26,8 @@ from smpc.types import EpochNumber, FeeRate, Outpoint, Sats
 _COUNTED: Final = frozenset({IntentStatus.LIVE, IntentStatus.BOOKED})
 """What uses the caps up: one version of every transfer that was or may still be mined."""
 
+NOTHING: Final = Sats(0)
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -61,15 +63,17 @@ def select_deposits(
     epoch: EpochNumber,
     deposits: Iterable[tuple[IntentInput, InputFacts]],
     rate: FeeRate,
+    promised: Sats = NOTHING,
 ) -> tuple[IntentInput, ...]:
     """Return the next batch of transferable deposits of one epoch, those whose refund opens first; () for none.
 
     Leaves out whatever breaks a rule by itself, is being spent, or stands in an intent. Keeps to the input limit and
-    the caps, and takes as many as pay for themselves together with a tenth of the reserve.
+    the caps, of which proposals that no block records yet take what was `promised` with them, and takes as many as pay
+    for themselves together with a tenth of the reserve.
     """
     free = [(item, facts) for item, facts in deposits if _is_free(ledger, epoch, item, facts)]
     free.sort(key=lambda pair: (-pair[1].confirmations, pair[0].outpoint))
-    room = compute_room(ledger)
+    room = compute_room(ledger) - promised
     batch: list[IntentInput] = []
     for item, _ in free:
         if len(batch) < ledger.params.max_batch_inputs and item.value <= room:

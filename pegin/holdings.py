@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from smpc.protocol.facts import LedgerView
 from smpc.protocol.intents import IntentInput
-from smpc.protocol.ledger_state import BurnEntry, BurnStatus
+from smpc.protocol.ledger_state import BurnEntry, BurnStatus, IntentStatus
 from smpc.types import EpochNumber, KaonHeight, Outpoint
 
 
@@ -38,3 +38,11 @@ def list_due_burns(ledger: LedgerView, final_height: KaonHeight) -> tuple[BurnEn
         and not ledger.find_standing((), (entry.burn_id,))
     )
     return tuple(sorted(due, key=lambda entry: (entry.recorded, entry.burn_id)))
+
+
+def compute_payout_room(ledger: LedgerView) -> int:
+    """Return how many satoshi the rolling cap leaves for burns that nothing pays yet (V41); below 0 when exceeded."""
+    since = ledger.height - ledger.params.cap_window
+    counted = {IntentStatus.LIVE, IntentStatus.BOOKED}
+    recent = (entry for entry in ledger.intents.values() if entry.status in counted and entry.recorded > since)
+    return ledger.params.max_window_payouts - sum(item.amount for entry in recent for item in entry.intent.payments)

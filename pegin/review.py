@@ -9,6 +9,7 @@ from pegin.model import BuiltTransaction, compute_budget
 from smpc.errors import BridgeError
 from smpc.protocol.facts import Facts, InputFacts, LedgerView, Proposal
 from smpc.protocol.intents import Intent, IntentInput, IntentKind, may_pass_over
+from smpc.protocol.ledger_state import IntentStatus
 from smpc.protocol.review import Review, Stage, Verdict
 from smpc.protocol.session_checks import judge_node, judge_session, judge_tip
 from smpc.types import Purpose, Sats, Txid
@@ -69,11 +70,17 @@ def _judge_input(review: Review, ledger: LedgerView, facts: Facts, intent: Inten
 
 
 def _judge_caps(review: Review, ledger: LedgerView, intent: Intent) -> None:
-    """Count what is new: a replacement's deposits are in the caps already."""
-    counted = {outpoint for entry in ledger.find_standing(intent.outpoints, ()) for outpoint in entry.intent.outpoints}
+    """Count what is new: a replacement's deposits are in the caps already, so that it passes even above them.
+
+    The caps count live intents only: what an earlier version had and the live one dropped is new again.
+    """
+    standing = ledger.find_standing(intent.outpoints, ())
+    live = (entry.intent for entry in standing if entry.status is IntentStatus.LIVE)
+    counted = {outpoint for version in live for outpoint in version.outpoints}
     more = sum(item.value for item in intent.inputs if item.outpoint not in counted)
     room = compute_room(ledger)
-    review.require("V33", more <= room, f"{more} sat more are above what the caps leave, {room}", reason="TOTAL_CAP")
+    fits = more == 0 or more <= room
+    review.require("V33", fits, f"{more} sat more are above what the caps leave, {room}", reason="TOTAL_CAP")
 
 
 def _compute_fees(ledger: LedgerView, intent: Intent) -> Sats:

@@ -12,7 +12,7 @@ from smpc.protocol.intents import Intent, IntentInput, Payment
 from smpc.protocol.ledger_state import BurnStatus, IntentStatus
 from smpc.protocol.review import Review
 from smpc.threshold.child_keys import VAULT_RANGE_START
-from smpc.types import Role, Sats, Script
+from smpc.types import KaonHeight, Role, Sats, Script
 
 
 def judge_vault_inputs(review: Review, ledger: LedgerView, facts: Facts, intent: Intent) -> None:
@@ -85,15 +85,30 @@ def _judge_payment(review: Review, ledger: LedgerView, facts: Facts, payment: Pa
     review.require("V41", in_bounds, f"{payment.amount} sat are outside {least}..{params.max_payout}")
     is_good = payment.script == entry.request.script and is_standard_destination(payment.script)
     review.require("V42", is_good, f"burn {name} does not pay this destination, or it is not standard")
-    is_ours = payment.script in own or payment.script in facts.own_scripts
+    is_ours = payment.script in own or _was_invoice(facts, payment.script, entry.recorded)
     review.require("V42", not is_ours, f"burn {name} would pay one of our own scripts")
     is_equal = payment.amount == entry.request.payout and entry.fee >= entry.request.fee
     text = f"burn {name} burnt {entry.request.payout} sat and its fee, {payment.amount} would be paid"
     review.require("V43", is_equal, text)
 
 
+def _was_invoice(facts: Facts, script: Script, burnt: KaonHeight) -> bool:
+    """Tell whether an invoice had this script when the burn was opened (rule V42, as of the burn's own block).
+
+    Whoever orders the invoice afterwards only makes a deposit of the payout, and must not stop a payout that others
+    share. Of one and the same block the ledger has decided: it takes no burn behind the invoice.
+    """
+    issued = facts.own_scripts.get(script)
+    return issued is not None and issued < burnt
+
+
 def _judge_window(review: Review, ledger: LedgerView, intent: Intent) -> None:
-    """Judge V41's rolling cap over what was or may still be paid; a replacement's burns are counted once."""
+    """Judge V41's rolling cap over what was or may still be paid; a replacement's burns are counted once.
+
+    A replacement that pays nobody new passes even above the cap: it adds nothing, and its burns must not stay stuck.
+    """
+    replaced = (ledger.intents[older] for older in intent.replaces if older in ledger.intents)
+    promised = {burn for entry in replaced if entry.status is IntentStatus.LIVE for burn in entry.intent.burns}
     since = ledger.height - ledger.params.cap_window
     total: int = sum(payment.amount for payment in intent.payments)
     for entry in ledger.intents.values():
@@ -102,7 +117,7 @@ def _judge_window(review: Review, ledger: LedgerView, intent: Intent) -> None:
             total += sum(item.amount for item in entry.intent.payments if item.burn not in intent.burns)
     most = ledger.params.max_window_payouts
     text = f"{total} sat within {ledger.params.cap_window} blocks are above {most}"
-    review.require("V41", total <= most, text, reason="WINDOW_CAP")
+    review.require("V41", intent.burns <= promised or total <= most, text, reason="WINDOW_CAP")
 
 
 def _list_vault_scripts(ledger: LedgerView) -> frozenset[Script]:

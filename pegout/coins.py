@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Final
 
 from pegin.change import Change, find_change
+from pegin.holdings import compute_payout_room
 from pegin.model import compute_budget
 from pegin.payments import list_payments
 from pegout.build import compute_outlay
 from smpc.errors import BridgeError
 from smpc.protocol.facts import LedgerView
 from smpc.protocol.intents import IntentChoice, IntentInput, IntentKind
-from smpc.types import BurnId, EpochNumber, FeeRate, KaonHeight
+from smpc.types import BurnId, EpochNumber, FeeRate, KaonHeight, Sats
+
+NOTHING: Final = Sats(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +29,25 @@ class PayoutRequest:
     fee_rate: FeeRate
     final_height: KaonHeight
     """Burns recorded above it may still be undone and wait."""
+    promised: Sats = NOTHING
+    """What proposals that no block records yet pay: they take it of the rolling cap."""
 
 
 def choose_payout(
     ledger: LedgerView, request: PayoutRequest, coins: Sequence[IntentInput], burns: Sequence[BurnId]
 ) -> IntentChoice | None:
-    """Return the choice that pays as many of `burns` as the coins and the budget allow, in order; None for none.
+    """Return the choice that pays as many of `burns` as coins, budget and cap allow, in order; None for none.
 
     A burn that does not fit is left for later and never blocks the ones behind it.
     """
     best: IntentChoice | None = None
     taken: list[BurnId] = []
+    room = compute_payout_room(ledger) - request.promised
     for burn in burns:
         if len(taken) == ledger.params.max_batch_payouts:
             break
+        if _compute_paid(ledger, [*taken, burn]) > room:
+            continue
         choice = choose_coins(ledger, request, coins, [*taken, burn])
         if choice is not None:
             best, taken = choice, [*taken, burn]

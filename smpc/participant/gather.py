@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Final
 
@@ -33,24 +33,24 @@ from smpc.protocol.facts import (
     TransactionFacts,
 )
 from smpc.protocol.intents import Booking, Intent
-from smpc.types import BtcHeight, IntentId, Outpoint, Script, Txid, to_display_hex
+from smpc.types import BtcHeight, IntentId, KaonHeight, Outpoint, Script, Txid, to_display_hex
 
 FEE_TARGET_BLOCKS: Final = 3
 """The estimate rule V18 asks for."""
 
 
 class WatchedScripts:
-    """The deposit scripts of every recorded invoice, kept up with the ledger as it grows."""
+    """The deposit script of every recorded invoice and the block of its record, kept up with the ledger as it grows."""
 
     def __init__(self) -> None:
-        self._scripts: set[Script] = set()
+        self._scripts: dict[Script, KaonHeight] = {}
         self._seen = 0
 
-    def refresh(self, ledger: LedgerView) -> Container[Script]:
+    def refresh(self, ledger: LedgerView) -> Mapping[Script, KaonHeight]:
         """Add what was recorded since the last call; invoices are never removed."""
         for (epoch, _), entry in islice(ledger.invoices.items(), self._seen, None):
             keys = find_epoch_keys(ledger.epochs, epoch)
-            self._scripts.add(build_invoice_tree(keys, entry.request.terms).script)
+            self._scripts.setdefault(build_invoice_tree(keys, entry.request.terms).script, entry.recorded)
         self._seen = len(ledger.invoices)
         return self._scripts
 

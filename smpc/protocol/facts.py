@@ -5,7 +5,7 @@ Nothing here comes from a proposer except where it says *claimed*. Judging is pu
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -224,8 +224,8 @@ class Facts:
     conflicts: tuple[str, ...] = ()
     """Spends in my signing log that conflict, one sentence each."""
     standing: tuple[StandingFacts, ...] = ()
-    own_scripts: Container[Script] = field(default=frozenset())
-    """Deposit and vault scripts I watch (rule V42); vault scripts of keyed epochs are added by the review."""
+    own_scripts: Mapping[Script, KaonHeight] = field(default_factory=dict)
+    """Deposit scripts of invoices by the block that recorded them (V42); the review adds vault scripts by itself."""
     has_challenged: bool = False
     """I raised a challenge against it myself."""
 

@@ -17,7 +17,7 @@ from pegin.vault import find_epoch_keys
 from smpc.bitcoin.taproot import InvoiceTree
 from smpc.bitcoin.transaction import Transaction, TxIn, TxOut
 from smpc.node.memory_bitcoin import ANYONE_SCRIPT, ANYONE_WITNESS, MemoryBitcoin
-from smpc.params import REGTEST
+from smpc.params import REGTEST, Params
 from smpc.protocol.ledger import Ledger
 from smpc.types import Outpoint, Sats, Script, Txid
 from tests.support.chain import LedgerChain
@@ -38,7 +38,7 @@ class BoardStand:
     """Flows the operator paused."""
 
     @classmethod
-    async def open(cls) -> Self:
+    async def open(cls, params: Params = REGTEST) -> Self:
         """Return a stand whose epoch 0 is active, 50 blocks above where the bridge began."""
         bitcoin = MemoryBitcoin()
         bitcoin.mine(150)
@@ -46,7 +46,7 @@ class BoardStand:
         mempool = open_memory_mempool(tables)
         lease = await mempool.leases.acquire_lease("unit", 60_000)
         board = await Board.load(mempool.store, lease.token)
-        return cls(LedgerChain.activated(), bitcoin, tables, mempool, lease.token, board)
+        return cls(LedgerChain.activated(params), bitcoin, tables, mempool, lease.token, board)
 
     @property
     def ledger(self) -> Ledger:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from pegin.deposits import compute_blocks_to_refund, compute_room, select_deposits
 from smpc.params import REGTEST
 from smpc.types import FeeRate, Outpoint, Sats, Script, Txid
@@ -83,6 +85,14 @@ def test_the_cap_lets_in_what_still_fits() -> None:
     world.deposit(2, 70_000, confirmations=5)
     fits = world.deposit(3, 60_000, confirmations=4)
     assert set(select(world)) == {urgent, fits}
+
+
+@pytest.mark.parametrize(("promised", "count"), [(60_000, 1), (60_001, 0)])
+def test_what_was_promised_uses_the_caps_up_before_it_is_recorded(promised: int, count: int) -> None:
+    world = FlowWorld.opened(replace(REGTEST, max_window_deposits=Sats(150_000)))
+    outpoint = world.deposit(1, 90_000)
+    deposits = [(world.coin(outpoint), world.outputs[outpoint])]
+    assert len(select_deposits(world.ledger, EPOCH, deposits, RATE, Sats(promised))) == count
 
 
 def test_what_is_on_its_way_uses_the_cap_up() -> None:

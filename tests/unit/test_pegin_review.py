@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pegin.deposits import compute_room
 from pegin.model import BuiltTransaction
 from smpc.params import REGTEST
 from smpc.protocol.facts import Facts, StandingFacts
@@ -268,6 +269,40 @@ def test_deposits_of_one_window_stay_under_the_cap(room: int, rule: str) -> None
     world.fill_vault(100_000)
     built = world.transfer(world.deposit(5, 300_000))
     assert endorse(world, built)[0] == rule
+
+
+@pytest.mark.parametrize("cap", ["max_window_deposits", "max_total_locked"])
+@pytest.mark.parametrize(("more", "rule"), [(0, ""), (20_000, "V33")])
+def test_a_replacement_above_the_caps_passes_only_while_it_moves_nothing_new(cap: str, more: int, rule: str) -> None:
+    """Two transfers that were endorsed side by side may stand above a cap; each must still get its higher fee."""
+    world = FlowWorld.opened(replace(REGTEST, **{cap: Sats(450_000)}))  # type: ignore[arg-type]
+    point = world.deposit(1, 300_000)
+    stuck, other = world.transfer(point), world.transfer(world.deposit(2, 300_000))
+    assert endorse(world, stuck) == endorse(world, other) == ("", "")
+    world.record(stuck)
+    world.record(other)
+    assert compute_room(world.ledger) == -150_000
+    points = (point, world.deposit(3, more)) if more else (point,)
+    bump = world.transfer(*points, rate=FeeRate(6_250), replaces=(stuck.intent.intent_id,))
+    standing = (StandingFacts(stuck.intent.intent_id, 3, stuck.intent.fee, stuck.vsize),)
+    assert find_rule(world.endorse(bump, world.facts(bump.intent, standing=standing)))[0] == rule
+
+
+@pytest.mark.parametrize(("more", "rule"), [(0, ""), (150_000, "V33")])
+def test_a_deposit_that_the_live_version_dropped_is_new_to_the_caps_again(more: int, rule: str) -> None:
+    """Its room went to another deposit meanwhile."""
+    world = FlowWorld.opened(replace(REGTEST, max_window_deposits=Sats(450_000)))
+    kept, dropped = world.deposit(1, 300_000), world.deposit(2, 150_000)
+    first = world.record(world.transfer(kept, dropped))
+    names = (first.intent.intent_id,)
+    second = world.record(world.transfer(kept, rate=FeeRate(10_000), replaces=names))
+    if more:
+        world.record(world.transfer(world.deposit(3, more)))
+    versions = tuple(sorted((*names, second.intent.intent_id)))
+    third = world.transfer(kept, dropped, rate=FeeRate(13_000), replaces=versions)
+    world.estimate = FeeRate(20_000)
+    standing = tuple(StandingFacts(each.intent.intent_id, 3, each.intent.fee, each.vsize) for each in (first, second))
+    assert find_rule(world.endorse(third, world.facts(third.intent, standing=standing)))[0] == rule
 
 
 @pytest.mark.parametrize(("blocks", "rule"), [(-1, "V33"), (0, "")])

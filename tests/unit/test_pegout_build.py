@@ -167,6 +167,27 @@ def test_a_batch_pays_a_hundred_burns_at_most() -> None:
     assert set(choice.burns) == set(burns[:3])
 
 
+@pytest.mark.parametrize(("promised", "paid"), [(0, 2), (100_000, 2), (100_001, 1), (200_000, 1), (200_001, 0)])
+def test_a_batch_pays_what_the_rolling_cap_leaves_beside_what_was_promised(promised: int, paid: int) -> None:
+    world = FlowWorld.opened(replace(REGTEST, max_window_payouts=Sats(300_000)))
+    world.fill_vault(1_000_000)
+    burns = [world.burn(amount) for amount in (400_000, 100_000, 100_000)]
+    choice = choose_payout(world.ledger, replace(REQUEST, promised=Sats(promised)), free(world), burns)
+    assert (choice.burns if choice else ()) == tuple(sorted(burns[1 : 1 + paid]))
+
+
+@pytest.mark.parametrize(("most", "paid"), [(400_000, 3), (399_999, 2)])
+def test_what_is_recorded_uses_the_rolling_cap_up_and_members_take_the_rest(most: int, paid: int) -> None:
+    world = FlowWorld.opened(replace(REGTEST, max_window_payouts=Sats(most)))
+    coins = world.fill_vault(2_000_000)
+    world.record(world.payout(coins[:1], (world.burn(100_000),)))
+    burns = [world.burn(100_000) for _ in range(4)]
+    choice = choose_payout(world.ledger, REQUEST, free(world), burns)
+    assert choice is not None
+    assert len(choice.burns) == paid
+    assert find_rule(world.endorse(world.payout(choice.outpoints, choice.burns))) == ("", "")
+
+
 def test_a_raised_limit_pays_for_what_its_burn_could_not(world: FlowWorld) -> None:
     burn = world.burn(20_000)
     dear = replace(REQUEST, fee_rate=FeeRate(20_000))

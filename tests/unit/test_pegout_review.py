@@ -6,13 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from coordinator.invariants import find_imbalance
+from pegin.deposits import compute_room
+from pegin.invoice import build_invoice_tree
 from pegin.model import BuiltTransaction
 from pegin.versions import compute_least_fee
 from smpc.bitcoin.script import build_op_return, build_p2tr
 from smpc.bitcoin.transaction import Transaction, TxOut
 from smpc.params import REGTEST
-from smpc.protocol.facts import Facts, StandingFacts
+from smpc.participant.gather import WatchedScripts
+from smpc.protocol.facts import Facts, InputFacts, StandingFacts
 from smpc.protocol.intents import Intent, Payment
+from smpc.protocol.ledger_state import BurnStatus
 from smpc.protocol.review import Stage
 from smpc.types import BurnId, ChildIndex, EpochNumber, FeeRate, IntentId, KaonHeight, Outpoint, Sats, Script, Txid
 from tests.support.flow_world import FlowWorld, find_rule
@@ -249,6 +254,22 @@ def test_payouts_of_one_window_stay_under_the_cap(most: int, rule: str) -> None:
     assert endorse(world, built)[0] == rule
 
 
+@pytest.mark.parametrize(("more", "rule"), [(0, ""), (10_000, "V41")])
+def test_a_replacement_above_the_cap_passes_only_while_it_pays_nobody_new(more: int, rule: str) -> None:
+    """Two payouts that were endorsed side by side may stand above the cap; each must still get its higher fee."""
+    world = FlowWorld.opened(replace(REGTEST, max_window_payouts=Sats(250_000)))
+    first, second = world.fill_vault(1_000_000)
+    burn = world.burn(200_000)
+    stuck, other = world.payout((first,), (burn,)), world.payout((second,), (world.burn(200_000),))
+    assert endorse(world, stuck) == endorse(world, other) == ("", "")
+    world.record(stuck)
+    world.record(other)
+    burns = (burn, world.burn(more)) if more else (burn,)
+    bump = world.payout((first,), burns, rate=FeeRate(6_250), replaces=(stuck.intent.intent_id,))
+    facts = world.facts(bump.intent, standing=standing(stuck))
+    assert endorse(world, bump, facts)[0] == rule
+
+
 @pytest.mark.parametrize(("blocks", "reason"), [(-1, "WINDOW_CAP"), (0, "")])
 def test_payouts_leave_the_window_when_it_has_passed(blocks: int, reason: str) -> None:
     world = FlowWorld.opened(replace(REGTEST, max_window_payouts=Sats(200_000), cap_window=30))
@@ -270,9 +291,66 @@ def test_refuses_a_destination_that_is_one_of_ours(world: FlowWorld, monkeypatch
     assert endorse(world, world.payout(tuple(world.ledger.vault)[:1], (burn,))) == ("V42", "DESTINATION")
 
 
-def test_refuses_a_destination_that_it_watches_as_a_deposit(world: FlowWorld, payout: BuiltTransaction) -> None:
-    watched = frozenset({payout.intent.payments[0].script})
-    facts = replace(world.facts(payout.intent), own_scripts=watched)
+@pytest.mark.parametrize(("blocks", "rule"), [(-1, "V42"), (0, ""), (1, "")])
+def test_a_destination_is_judged_as_of_the_block_of_its_burn(
+    world: FlowWorld, payout: BuiltTransaction, blocks: int, rule: str
+) -> None:
+    """Of one and the same block the ledger decided which came first: it takes no burn behind the invoice."""
+    paid = payout.intent.payments[0]
+    burnt = world.ledger.burns[paid.burn].recorded
+    facts = replace(world.facts(payout.intent), own_scripts={paid.script: KaonHeight(burnt + blocks)})
+    assert endorse(world, payout, facts)[0] == rule
+    watched = {payment.script: KaonHeight(burnt - 1) for payment in payout.intent.payments}
+    assert endorse(world, payout, replace(facts, own_scripts=watched)) == ("V42", "DESTINATION")
+
+
+def test_who_burns_to_an_invoice_it_orders_later_is_paid_with_the_others_and_has_paid_that_invoice() -> None:
+    """One such burn would otherwise stop every payout and sweep that carries it; nothing is counted twice."""
+    world = FlowWorld.opened()
+    world.fill_vault(1_000_000)
+    terms = world.chain.make_terms(500, user="bob")
+    script = build_invoice_tree(world.keys, terms).script
+    early, plain = world.burn(100_000, script=script), world.burn(50_000)
+    world.chain.add(world.chain.make_invoices(terms, request_id=b"ordered after the burn"))
+    assert world.chain.refusal(world.chain.make_burn("alice", 10_000, script=script)) == "OWN_DESTINATION"
+    payout = world.payout(tuple(world.ledger.vault)[:1], (early, plain))
+    facts = replace(world.facts(payout.intent), own_scripts=WatchedScripts().refresh(world.ledger))
+    assert script in facts.own_scripts
+    assert endorse(world, payout, facts) == ("", "")
+    room = compute_room(world.ledger)
+    world.mine(world.record(payout))
+    assert {world.ledger.burns[burn].status for burn in (early, plain)} == {BurnStatus.SETTLED}
+    assert compute_room(world.ledger) >= room, "a payout takes nothing of what may be deposited"
+    (place,) = [at for at, output in enumerate(payout.transaction.outputs) if output.script == script]
+    deposit = Outpoint(payout.intent.txid, place)
+    assert deposit not in world.ledger.vault
+    world.outputs[deposit] = InputFacts(deposit, Sats(100_000), script, 3)
+    world.children[deposit] = terms.index
+    transfer = world.transfer(deposit)
+    assert endorse(world, transfer) == ("", "")
+    before, bob = world.ledger.supply, world.ledger.get_account(terms.recipient).balance
+    world.mine(world.record(transfer))
+    credited = world.ledger.get_account(terms.recipient).balance - bob
+    assert credited == world.ledger.supply - before == 100_000 - terms.compute_fee_in(Sats(100_000))
+    assert not find_imbalance(world.ledger)
+    world.outputs[deposit] = InputFacts(deposit, Sats(100_000), script, 3)
+    assert endorse(world, world.transfer(deposit, rate=FeeRate(6_000))) == ("V37", "ALREADY_CREDITED")
+
+
+def test_an_invoice_that_stood_before_the_burn_stays_refused_by_ledger_and_member(
+    world: FlowWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger takes no such burn; a member judges it all the same."""
+    terms = world.chain.make_terms(500, user="bob")
+    script = build_invoice_tree(world.keys, terms).script
+    world.chain.add(world.chain.make_invoices(terms, request_id=b"ordered before the burn"))
+    assert world.chain.refusal(world.chain.make_burn("alice", 10_000, script=script)) == "OWN_DESTINATION"
+    burn = world.burn(100_000)
+    entry = world.ledger.burns[burn]
+    ours = replace(entry, request=replace(entry.request, script=script))
+    monkeypatch.setattr(world.ledger, "burns", {burn: ours})
+    payout = world.payout(tuple(world.ledger.vault)[:1], (burn,))
+    facts = replace(world.facts(payout.intent), own_scripts=WatchedScripts().refresh(world.ledger))
     assert endorse(world, payout, facts) == ("V42", "DESTINATION")
 
 
