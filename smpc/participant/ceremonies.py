@@ -1,4 +1,4 @@
-"""A member's side of key ceremonies: ChillDKG's steps over sealed messages, one ceremony per group and attempt."""
+"""A member's side of key ceremonies: ChillDKG's steps over sealed messages, one per group, attempt and leader."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Ceremonies:
         self._network = network
         self._log = log
         self._running: dict[SessionId, _Ceremony] = {}
-        self._begun: dict[tuple[GroupId, Attempt], SessionId] = {}
+        self._begun: dict[tuple[GroupId, Attempt, IdentityKey], SessionId] = {}
 
     def step1(self, request: DkgStep1Request, epoch: EpochEntry | None, elapsed: int) -> Outcome:
         """Begin a ceremony: check it against the ledger, draw fresh randomness, answer with the first message.
@@ -221,11 +221,15 @@ class Ceremonies:
         return tuple(owners[key] for key in request.host_keys)
 
     def _supersede(self, header: SessionHeader) -> None:
-        """Keep one running ceremony per group and attempt: a relay that lost its state begins again."""
-        earlier = self._begun.pop((header.group, header.attempt), None)
+        """Keep one running ceremony per group, attempt and leader: a relay that lost its state begins again.
+
+        Nobody ends another leader's ceremony. Leaders are the coordinators of genesis (V03), so the memory is bounded.
+        """
+        key = (header.group, header.attempt, header.leader)
+        earlier = self._begun.pop(key, None)
         if earlier is not None:
             self._running.pop(earlier, None)
-        self._begun[header.group, header.attempt] = header.session_id
+        self._begun[key] = header.session_id
 
     def _review(self, request: DkgStep1Request, epoch: EpochEntry | None, elapsed: int) -> Refusal | None:
         header = request.header

@@ -56,14 +56,14 @@ class Relay:
         self.logs.append(SigningLog.create(path, network=Network.REGTEST, identity=ring.identity))
         return Ceremonies(ring, Network.REGTEST, self.logs[-1])
 
-    def header(self, slot: int = 5) -> SessionHeader:
+    def header(self, slot: int = 5, leader: str = "relay") -> SessionHeader:
         return SessionHeader(
             protocol=compute_protocol_hash(REGTEST),
             suite=DKG_SUITE,
             network=Network.REGTEST,
             group=GROUP,
             slot=KaonHeight(slot),
-            leader=IdentityKey(make_xonly("relay")),
+            leader=IdentityKey(make_xonly(leader)),
             purpose=None,
             subject=compute_dkg_subject(Network.REGTEST, GROUP, Attempt(0), self.host_keys),
             attempt=Attempt(0),
@@ -175,6 +175,23 @@ async def test_a_damaged_broadcast_is_a_fault_that_blames_nobody_for_certain(rel
 async def test_a_step_of_a_ceremony_that_never_began_is_refused(relay: Relay) -> None:
     broadcast = relay.begin()
     answer = await relay.members[0].step2(DkgStep2Request(relay.header(slot=6), broadcast))
+    assert isinstance(answer, Refusal)
+    assert answer.rule == "V09"
+
+
+async def test_another_coordinator_that_begins_the_same_attempt_ends_no_running_ceremony(relay: Relay) -> None:
+    broadcast = relay.begin()
+    other = DkgStep1Request(relay.header(slot=6, leader="other"), relay.host_keys, relay.threshold)
+    for member in relay.members:
+        assert isinstance(member.step1(other, relay.epoch, HEIGHT), DkgReply)
+        assert isinstance(await member.step2(DkgStep2Request(relay.header(), broadcast)), DkgReply)
+
+
+async def test_a_coordinator_that_begins_again_ends_its_own_earlier_ceremony(relay: Relay) -> None:
+    broadcast, member = relay.begin(), relay.members[0]
+    again = DkgStep1Request(relay.header(slot=6), relay.host_keys, relay.threshold)
+    assert isinstance(member.step1(again, relay.epoch, HEIGHT), DkgReply)
+    answer = await member.step2(DkgStep2Request(relay.header(), broadcast))
     assert isinstance(answer, Refusal)
     assert answer.rule == "V09"
 
