@@ -224,7 +224,9 @@ class Pod:
         self._ring.refresh(ledger.epochs)
         standing = (entry.intent for entry in ledger.intents.values() if entry.status.is_standing)
         added = self._log.merge_recorded_intents(
-            (SpendClaim.from_intent(intent) for intent in standing), height=ledger.height
+            (SpendClaim.from_intent(intent) for intent in standing),
+            height=ledger.height,
+            tip=self._replica.tip_height,
         )
         log.info("log.merged", added=added)
 
