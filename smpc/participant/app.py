@@ -126,6 +126,7 @@ class Pod:
         self._node = node
         self._consensus = consensus
         self._broadcasts: set[asyncio.Task[None]] = set()
+        self._ceremonies = Ceremonies(ring, config.network, signing_log)
         self._duties = DutyKeeper(identity_secret=secret, ring=ring, consensus=consensus, view=lambda: replica.ledger)
         self._witness = FaultWitness(signing_log, consensus, lambda: replica.ledger)
         self._news = VerdictNews(ring.identity, lambda: replica.ledger)
@@ -223,7 +224,9 @@ class Pod:
         self._ring.refresh(ledger.epochs)
         standing = (entry.intent for entry in ledger.intents.values() if entry.status.is_standing)
         added = self._log.merge_recorded_intents(
-            (SpendClaim.from_intent(intent) for intent in standing), height=ledger.height
+            (SpendClaim.from_intent(intent) for intent in standing),
+            height=ledger.height,
+            tip=self._replica.tip_height,
         )
         log.info("log.merged", added=added)
 
@@ -232,6 +235,7 @@ class Pod:
         while True:
             height = self._replica.ledger.height
             self._ring.refresh(self._replica.ledger.epochs)
+            self._ceremonies.forget_over(self._replica.ledger.epochs)
             self._signer.advance(height)
             await self._duties.perform()
             await self._witness.report()
@@ -274,8 +278,7 @@ class Pod:
         gates = [AccessGate(self._config.network, RULES)]
         server = RpcServer(GuardedCalls(gates, Counters()), self._config.tls)
         desk = Desk(self._replica)
-        ceremonies = Ceremonies(self._ring, self._config.network, self._log)
-        dkg_pb2_grpc.add_DkgServiceServicer_to_server(DkgServicer(desk, ceremonies, self._ring), server.grpc)
+        dkg_pb2_grpc.add_DkgServiceServicer_to_server(DkgServicer(desk, self._ceremonies, self._ring), server.grpc)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(SigningServicer(desk, self._signer), server.grpc)
         participant = ParticipantServicer(
             ring=self._ring,

@@ -1,10 +1,10 @@
-"""A member's side of key ceremonies: ChillDKG's steps over sealed messages, one ceremony per group and attempt."""
+"""A member's side of key ceremonies: ChillDKG's steps over sealed messages, one per group, attempt and leader."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -43,12 +43,14 @@ from smpc.threshold.dkg import (
     participant_step1,
     participant_step2,
 )
-from smpc.types import Attempt, GroupId, HostKey, IdentityKey, Network, SessionId
+from smpc.types import Attempt, EpochNumber, GroupId, HostKey, IdentityKey, Network, SessionId
 
 log = structlog.get_logger()
 
 Outcome = DkgReply | DkgFault | Refusal
 Relayed = DkgStep2Request | DkgFinalizeRequest | DkgInvestigateRequest
+_Key = tuple[GroupId, Attempt, IdentityKey]
+"""A ceremony's group and attempt, and who leads it."""
 
 
 @dataclass(slots=True)
@@ -85,7 +87,7 @@ class Ceremonies:
         self._network = network
         self._log = log
         self._running: dict[SessionId, _Ceremony] = {}
-        self._begun: dict[tuple[GroupId, Attempt], SessionId] = {}
+        self._begun: dict[_Key, SessionId] = {}
 
     def step1(self, request: DkgStep1Request, epoch: EpochEntry | None, elapsed: int) -> Outcome:
         """Begin a ceremony: check it against the ledger, draw fresh randomness, answer with the first message.
@@ -146,6 +148,15 @@ class Ceremonies:
         except BridgeError as error:
             return DkgFault((), is_proven=False, code=error.code, message=error.message)
         return DkgReply(b"")
+
+    def forget_over(self, epochs: Mapping[EpochNumber, EpochEntry]) -> None:
+        """Drop every ceremony whose key is recorded or whose epoch makes keys no more; after `ShareRing.refresh`.
+
+        So a share ends with its group [R6], and what was computed in vain ends at once: nobody asks for it again.
+        """
+        for key in [key for key in self._begun if _is_over(epochs.get(key[0].epoch), key[0], key[1])]:
+            self._drop(key)
+            log.info("ceremony.forgotten", epoch=key[0].epoch, role=key[0].role, attempt=key[1])
 
     async def _answer(self, request: Relayed, step: str, answer: Callable[[_Ceremony], Awaitable[Outcome]]) -> Outcome:
         """Answer a repeated question as before; refusals are not kept, so that a relay cannot fill the memory."""
@@ -221,11 +232,25 @@ class Ceremonies:
         return tuple(owners[key] for key in request.host_keys)
 
     def _supersede(self, header: SessionHeader) -> None:
-        """Keep one running ceremony per group and attempt: a relay that lost its state begins again."""
-        earlier = self._begun.pop((header.group, header.attempt), None)
-        if earlier is not None:
-            self._running.pop(earlier, None)
-        self._begun[header.group, header.attempt] = header.session_id
+        """Keep one running ceremony per group, attempt and leader: a relay that lost its state begins again.
+
+        Nobody ends another leader's ceremony. Leaders are the coordinators of genesis (V03), so the memory is bounded.
+        """
+        key = (header.group, header.attempt, header.leader)
+        self._drop(key)
+        self._begun[key] = header.session_id
+
+    def _drop(self, key: _Key) -> None:
+        """Forget a ceremony, if there is one, and its secrets: its share only where the ring does not hold it."""
+        session = self._begun.pop(key, None)
+        ceremony = self._running.pop(session, None) if session is not None else None
+        if ceremony is None:
+            return
+        if ceremony.state2 is not None and not self._ring.has_share(ceremony.state2.share):
+            ceremony.state2.share.secret.wipe()
+        if ceremony.fault is not None:
+            for pad in ceremony.fault.investigation.pads:
+                pad.wipe()
 
     def _review(self, request: DkgStep1Request, epoch: EpochEntry | None, elapsed: int) -> Refusal | None:
         header = request.header
@@ -262,6 +287,13 @@ class Ceremonies:
 
     def _secret(self, header: SessionHeader) -> SecretKey:
         return self._ring.derive_host_secret(header.group, header.attempt)
+
+
+def _is_over(epoch: EpochEntry | None, group: GroupId, attempt: Attempt) -> bool:
+    """Tell whether no ceremony of this attempt is needed any more; an epoch drawn again counts its attempts on."""
+    if epoch is None or epoch.state not in KEYING:
+        return True
+    return group.role in epoch.groups or attempt < epoch.first_attempt
 
 
 def _is_in_order(chosen: tuple[HostKey, ...], known: tuple[HostKey, ...]) -> bool:

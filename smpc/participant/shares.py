@@ -80,6 +80,10 @@ class ShareRing:
             return recorded
         return self._pending.get((group, attempt))
 
+    def has_share(self, share: SecretShare) -> bool:
+        """Tell whether this very object is held, recorded or pending: nobody else may wipe it then."""
+        return any(held.share is share for held in (*self._recorded.values(), *self._pending.values()))
+
     def held(self) -> tuple[HeldShare, ...]:
         """Return every share of a recorded group, by epoch and role."""
         return tuple(self._recorded[group] for group in sorted(self._recorded, key=lambda g: (g.epoch, g.role)))

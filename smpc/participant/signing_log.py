@@ -17,17 +17,23 @@ from typing import Final, Self
 from smpc.errors import ConfigError, Refused
 from smpc.host.sqlite import create_database, open_database, transaction
 from smpc.participant import ceremony_log, review_log, signing_claims
+from smpc.participant.log_mark import LogMark
 from smpc.participant.review_log import StoredEvidence, StoredReview
 from smpc.participant.signing_claims import OWN_SHARE, RECORDED, MessageClaim, SpendClaim, SpendConflict
 from smpc.participant.signing_tables import META, RELEASES, SCHEMA, SESSIONS, check_seals, insert_row
-from smpc.participant.vote_log import CastVote, find_last_vote, insert_vote
+from smpc.participant.vote_log import CastVote, find_last_vote, forbid_votes, insert_vote
 from smpc.protocol.ceremony_records import CeremonyFault
 from smpc.types import Attempt, GroupId, IdentityKey, IntentId, KaonHeight, Network, Purpose, SessionId
 
 NOTHING: frozenset[IntentId] = frozenset()
 
 _SUCCESSOR: Final = "successor"
-"""Stands in the log's `meta` until its first merge."""
+"""Stands in the log's `meta` until its next merge, when shares and votes may be out that the log does not know."""
+
+_UNMERGED: Final = b"unmerged"
+_UPGRADED: Final = b"upgraded"
+"""Instead, in a log of a version without marks. Its votes are taken for complete: pods that are all upgraded at once
+would otherwise wait for each other's votes for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,9 @@ class Asked:
 class SigningLog:
     """The open log; one per participant. Thread safe."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, mark: LogMark) -> None:
         self._connection = connection
+        self._mark = mark
         self._lock = threading.Lock()
 
     @classmethod
@@ -58,26 +65,36 @@ class SigningLog:
         `is_successor`: another log of this identity is lost, so shares may be out that this one does not know.
         """
         connection = create_database(path, SCHEMA)
+        mark = LogMark(connection, path)
         with transaction(connection):
             insert_row(connection, META, ("network", network.value.encode()))
             insert_row(connection, META, ("identity", identity))
             if is_successor:
-                insert_row(connection, META, (_SUCCESSOR, b"unmerged"))
-        return cls(connection)
+                insert_row(connection, META, (_SUCCESSOR, _UNMERGED))
+            mark.branch_off()
+        mark.settle()
+        return cls(connection, mark)
 
     @classmethod
     def open(cls, path: Path, *, network: Network, identity: IdentityKey) -> Self:
-        """Open an existing log; NotFound, CheckFailed, ConfigError or Conflict with the remedy when it is unusable."""
+        """Open an existing log; NotFound, CheckFailed, ConfigError or Conflict with the remedy when it is unusable.
+
+        One that is not provably current (restored from a backup, or copied without its mark) becomes a successor.
+        """
         connection = open_database(path, SCHEMA)
         try:
             check_seals(connection, path)
             meta = dict(connection.execute("SELECT key, value FROM meta"))
             if (meta.get("network"), meta.get("identity")) != (network.value.encode(), identity):
                 raise ConfigError(f"the signing log {path} belongs to another participant", remedy="use its own log")
+            mark = LogMark(connection, path)
+            if not mark.is_current:
+                _succeed(connection, mark)
+            mark.settle()
         except BaseException:
             connection.close()
             raise
-        return cls(connection)
+        return cls(connection, mark)
 
     def close(self) -> None:
         """Close the file."""
@@ -118,7 +135,7 @@ class SigningLog:
             for conflict in signing_claims.find_spend_conflicts(self._connection, claim, replaces | freed)[:1]:
                 text = f"{conflict.text} is taken by intent {conflict.intent.hex()}"
                 raise Refused(text, code=conflict.reason, rule=conflict.rule, remedy="see `peg explain`")
-            with transaction(self._connection):
+            with self._mark.step():
                 self._insert_answer(asked, claim.purpose, claim.intent, response)
                 signing_claims.insert_spend_claim(self._connection, claim, OWN_SHARE, asked.height)
                 if asked.header:
@@ -137,7 +154,7 @@ class SigningLog:
                 return known
             if claim.purpose is Purpose.WITHDRAWAL and self._has_released(IntentId(claim.subject)):
                 raise Refused("a share of it is out", code="SHARE_RELEASED", rule="V73", remedy="let it confirm")
-            with transaction(self._connection):
+            with self._mark.step():
                 signing_claims.insert_message_claim(self._connection, asked.group, claim, asked.height)
                 self._insert_answer(asked, claim.purpose, claim.subject, response)
             return response
@@ -152,7 +169,7 @@ class SigningLog:
             known = self._find_answer(asked)
             if known is not None:
                 return known
-            with transaction(self._connection):
+            with self._mark.step():
                 self._insert_rungs(asked, claims)
                 self._insert_answer(asked, Purpose.ARMING, subject, response)
             return response
@@ -174,7 +191,7 @@ class SigningLog:
             known = self._find_answer(asked)
             if known is not None:
                 return known
-            with transaction(self._connection):
+            with self._mark.step():
                 self._insert_rungs(asked, claims)
                 for spend in spends:
                     signing_claims.insert_spend_claim(self._connection, spend, OWN_SHARE, asked.height)
@@ -201,22 +218,28 @@ class SigningLog:
     def find_release(self, group: GroupId, subject: bytes) -> tuple[bytes, bytes] | None:
         """Return the newest share released for a group and intent: header and sealed answer as bytes; None if none."""
         with self._lock:
+            self._mark.settle()
             return signing_claims.find_release(self._connection, group, subject)
 
-    def merge_recorded_intents(self, claims: Iterable[SpendClaim], *, height: KaonHeight) -> int:
+    def merge_recorded_intents(
+        self, claims: Iterable[SpendClaim], *, height: KaonHeight, tip: KaonHeight | None = None
+    ) -> int:
         """Add what recorded intents take, as if signed, before this participant signs anything; return the rows added.
 
         So a log that is new, or older than the chain, forbids what the ledger's intents forbid (case F12). A successor
-        takes them, once, for intents whose share is out: it never withdraws one of them.
+        takes them, once, for intents whose share is out: it never withdraws one of them. Nor does it vote for any
+        checkpoint up to `tip`, the newest block known here (`height` when not given): it may have done so before.
         """
         with self._lock, transaction(self._connection):
-            merged = self._connection.execute("DELETE FROM meta WHERE key = ?", (_SUCCESSOR,)).rowcount
-            source = OWN_SHARE if merged else RECORDED
+            row = self._connection.execute("DELETE FROM meta WHERE key = ? RETURNING value", (_SUCCESSOR,)).fetchone()
+            source = RECORDED if row is None else OWN_SHARE
+            if row is not None and row[0] == _UNMERGED:
+                forbid_votes(self._connection, height if tip is None else max(height, tip))
             return sum(signing_claims.insert_spend_claim(self._connection, claim, source, height) for claim in claims)
 
     def record_vote(self, vote: CastVote) -> None:
         """Write down a checkpoint to sign; Refused when another of its height, or a higher one, was signed here."""
-        with self._lock, transaction(self._connection):
+        with self._lock, self._mark.step():
             insert_vote(self._connection, vote)
 
     def find_last_vote(self) -> CastVote | None:
@@ -226,18 +249,19 @@ class SigningLog:
 
     def certify_ceremony(self, group: GroupId, attempt: Attempt) -> None:
         """Write down that a transcript of this attempt is signed; Refused after a complaint in the same attempt."""
-        with self._lock, transaction(self._connection):
+        with self._lock, self._mark.step():
             ceremony_log.mark_attempt(self._connection, group, attempt, ceremony_log.CERTIFIED)
 
     def record_complaints(self, faults: Sequence[CeremonyFault]) -> None:
         """Keep what this participant can prove, all of one attempt; Refused when it signed a transcript of that one."""
-        with self._lock, transaction(self._connection):
+        with self._lock, self._mark.step():
             for fault in faults:
                 ceremony_log.insert_complaint(self._connection, fault)
 
     def list_complaints(self) -> tuple[CeremonyFault, ...]:
         """Return what this participant can prove, the newest epochs last."""
         with self._lock:
+            self._mark.settle()
             return ceremony_log.list_complaints(self._connection)
 
     def record_review(self, review: StoredReview) -> None:
@@ -275,6 +299,7 @@ class SigningLog:
         if row is None:
             return None
         if row[0] == asked.request_hash:
+            self._mark.settle()
             return bytes(row[1])
         with transaction(self._connection):
             evidence = StoredEvidence(asked.session, asked.request_hash, asked.request, asked.height)
@@ -298,3 +323,12 @@ class SigningLog:
 
     def _has_released(self, intent: IntentId) -> bool:
         return signing_claims.has_own_share(self._connection, intent)
+
+
+def _succeed(connection: sqlite3.Connection, mark: LogMark) -> None:
+    """Make a log that may have forgotten what left this pod the successor of itself, on a branch of its own."""
+    with transaction(connection):
+        known = connection.execute("SELECT count(*) FROM meta WHERE key = ?", (_SUCCESSOR,)).fetchone()[0]
+        if not known or not mark.is_older:
+            insert_row(connection, META, (_SUCCESSOR, _UPGRADED if mark.is_older else _UNMERGED), replace=True)
+        mark.branch_off()

@@ -16,9 +16,14 @@ from smpc.errors import CheckFailed
 from smpc.host.sqlite import Schema
 from smpc.protocol.encoding import encode_fields
 
+MARK_SUFFIX: Final = ".mark"
+"""Of the file beside the log that says how far it has come."""
+
 RESTORE: Final = (
-    "restore the signing log from a backup and start again: it merges the recorded intents before it signs; "
-    "without a backup move what is left of it away and begin a new one with "
+    "move log.sqlite and log.sqlite-wal away, restore them from a backup, never log.sqlite.mark with them (after a "
+    "snapshot of the whole disk remove that file), and start again: it merges the recorded intents as if it had signed "
+    "them all, withdraws none of them, and signs no checkpoint before its node's newest block is final, so restore "
+    "one pod at a time; without a backup move what is left of it away and begin a new one with "
     "`peg-participant init --new-signing-log --config config.toml`"
 )
 

@@ -28,6 +28,16 @@ def find_last_vote(connection: sqlite3.Connection) -> CastVote | None:
     return None if row is None else CastVote(KaonHeight(row[0]), KaonHash(row[1]))
 
 
+def forbid_votes(connection: sqlite3.Connection, height: KaonHeight) -> None:
+    """Vote for nothing up to `height` any more: which of its checkpoints were signed is not known.
+
+    The hash of zeros stands for them. No chain holds it, so nothing above is signed either before `height` is final.
+    """
+    last = find_last_vote(connection)
+    if last is None or last.height < height:
+        insert_row(connection, VOTES, (height, bytes(32)))
+
+
 def insert_vote(connection: sqlite3.Connection, vote: CastVote) -> None:
     """Write a vote down; the same one again changes nothing.
 

@@ -48,6 +48,12 @@ async def list_of_kind(world: KeygenWorld, kind: type[Heartbeat | CheckpointVote
     return [entry.record for entry in page.entries]
 
 
+async def list_voted(world: KeygenWorld, pod: KeygenPod) -> list[KaonHeight]:
+    """Return the heights of a pod's recorded votes."""
+    cast = [item for item in await list_of_kind(world, CheckpointVote) if isinstance(item, CheckpointVote)]
+    return [item.height for item in cast if item.identity == pod.ring.identity]
+
+
 async def test_blocks_become_final_two_checkpoints_deep(world: KeygenWorld) -> None:
     await world.advance(20)
     tip = await world.consensus.fetch_tip()
@@ -116,6 +122,25 @@ async def test_a_restarted_pod_repeats_its_vote_and_signs_no_other(world: Keygen
     cast = [item for item in await list_of_kind(world, CheckpointVote) if isinstance(item, CheckpointVote)]
     heights = [item.height for item in cast if item.identity == pod.ring.identity]
     assert len(heights) == len(set(heights)) >= 3
+
+
+async def test_a_pod_with_a_restored_log_votes_again_beyond_the_newest_block_it_saw(
+    world: KeygenWorld, tmp_path: Path
+) -> None:
+    await world.advance(12)
+    pod = next(iter(world.pods.values()))
+    pod.close()
+    (tmp_path / "0.sqlite.mark").unlink()
+    restored = SigningLog.open(tmp_path / "0.sqlite", network=Network.REGTEST, identity=pod.ring.identity)
+    newest = world.replica.tip_height
+    restored.merge_recorded_intents([], height=world.ledger.height, tip=newest)
+    restored.close()
+    before = await list_voted(world, pod)
+    world.restart(pod)
+    await world.advance(6 * CHECKPOINT_BLOCKS)
+    after = (await list_voted(world, pod))[len(before) :]
+    assert after
+    assert min(after) > newest
 
 
 async def test_whoever_signed_a_checkpoint_signs_none_of_another_branch(world: KeygenWorld) -> None:

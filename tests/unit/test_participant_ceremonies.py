@@ -14,11 +14,12 @@ from smpc.participant.ceremonies import Ceremonies
 from smpc.participant.shares import ShareRing
 from smpc.participant.signing_log import SigningLog
 from smpc.protocol.ceremony_records import compute_dkg_subject
-from smpc.protocol.ledger_state import EpochEntry
+from smpc.protocol.ledger_state import DrawOrigin, EpochEntry, EpochState
 from smpc.protocol.pod_messages import (
     DKG_SUITE,
     SIGNING_SUITE,
     DkgFault,
+    DkgFinalizeRequest,
     DkgRecoverRequest,
     DkgReply,
     DkgStep1Request,
@@ -27,7 +28,7 @@ from smpc.protocol.pod_messages import (
     SessionHeader,
     compute_protocol_hash,
 )
-from smpc.threshold.dkg import SessionParams, coordinator_step1
+from smpc.threshold.dkg import SessionParams, coordinator_finalize, coordinator_step1
 from smpc.types import Attempt, EpochNumber, GroupId, HostKey, IdentityKey, KaonHeight, Network, Purpose, Role
 from tests.support.chain import LedgerChain
 from tests.support.groups import make_xonly
@@ -48,22 +49,24 @@ class Relay:
         self.host_keys = group.info.host_keys
         self.threshold = group.info.threshold
         self.logs: list[SigningLog] = []
+        self.rings: list[ShareRing] = []
         self.members = [self._open(secret, directory) for secret in group.identities]
 
     def _open(self, secret: SecretKey, directory: Path) -> Ceremonies:
         ring = ShareRing(secret, Network.REGTEST)
+        self.rings.append(ring)
         path = directory / f"{ring.identity.hex()}.sqlite"
         self.logs.append(SigningLog.create(path, network=Network.REGTEST, identity=ring.identity))
         return Ceremonies(ring, Network.REGTEST, self.logs[-1])
 
-    def header(self, slot: int = 5) -> SessionHeader:
+    def header(self, slot: int = 5, leader: str = "relay") -> SessionHeader:
         return SessionHeader(
             protocol=compute_protocol_hash(REGTEST),
             suite=DKG_SUITE,
             network=Network.REGTEST,
             group=GROUP,
             slot=KaonHeight(slot),
-            leader=IdentityKey(make_xonly("relay")),
+            leader=IdentityKey(make_xonly(leader)),
             purpose=None,
             subject=compute_dkg_subject(Network.REGTEST, GROUP, Attempt(0), self.host_keys),
             attempt=Attempt(0),
@@ -76,6 +79,27 @@ class Relay:
         messages = [reply.message for reply in replies if isinstance(reply, DkgReply)]
         _, broadcast = coordinator_step1(messages, SessionParams(self.host_keys, self.threshold))
         return broadcast
+
+    async def finish(self) -> None:
+        """Run a whole ceremony: every member holds a share whose key is not recorded yet."""
+        request = DkgStep1Request(self.header(), self.host_keys, self.threshold)
+        replies = [member.step1(request, self.epoch, HEIGHT) for member in self.members]
+        messages = [reply.message for reply in replies if isinstance(reply, DkgReply)]
+        state, broadcast = coordinator_step1(messages, SessionParams(self.host_keys, self.threshold))
+        signed = [await member.step2(DkgStep2Request(self.header(), broadcast)) for member in self.members]
+        signatures = [reply.message for reply in signed if isinstance(reply, DkgReply)]
+        certificate, _ = coordinator_finalize(state, signatures)
+        for member in self.members:
+            assert isinstance(await member.finalize(self.ask_finalize(certificate)), DkgReply)
+
+    def ask_finalize(self, certificate: bytes = b"") -> DkgFinalizeRequest:
+        return DkgFinalizeRequest(self.header(), certificate)
+
+
+async def is_forgotten(member: Ceremonies, relay: Relay) -> bool:
+    """Tell whether a member knows nothing of the ceremony any more."""
+    answer = await member.finalize(relay.ask_finalize())
+    return isinstance(answer, Refusal) and answer.rule == "V09"
 
 
 @pytest.fixture
@@ -177,6 +201,72 @@ async def test_a_step_of_a_ceremony_that_never_began_is_refused(relay: Relay) ->
     answer = await relay.members[0].step2(DkgStep2Request(relay.header(slot=6), broadcast))
     assert isinstance(answer, Refusal)
     assert answer.rule == "V09"
+
+
+async def test_another_coordinator_that_begins_the_same_attempt_ends_no_running_ceremony(relay: Relay) -> None:
+    broadcast = relay.begin()
+    other = DkgStep1Request(relay.header(slot=6, leader="other"), relay.host_keys, relay.threshold)
+    for member in relay.members:
+        assert isinstance(member.step1(other, relay.epoch, HEIGHT), DkgReply)
+        assert isinstance(await member.step2(DkgStep2Request(relay.header(), broadcast)), DkgReply)
+
+
+async def test_a_coordinator_that_begins_again_ends_its_own_earlier_ceremony(relay: Relay) -> None:
+    broadcast, member = relay.begin(), relay.members[0]
+    again = DkgStep1Request(relay.header(slot=6), relay.host_keys, relay.threshold)
+    assert isinstance(member.step1(again, relay.epoch, HEIGHT), DkgReply)
+    answer = await member.step2(DkgStep2Request(relay.header(), broadcast))
+    assert isinstance(answer, Refusal)
+    assert answer.rule == "V09"
+
+
+@pytest.mark.parametrize("state", [EpochState.ANNOUNCED, EpochState.KEYGEN])
+async def test_a_ceremony_of_an_epoch_that_makes_its_keys_is_remembered(relay: Relay, state: EpochState) -> None:
+    await relay.finish()
+    relay.members[0].forget_over({GROUP.epoch: replace(relay.epoch, state=state)})
+    assert not await is_forgotten(relay.members[0], relay)
+
+
+@pytest.mark.parametrize("state", [EpochState.STANDBY, EpochState.ACTIVE, EpochState.RETIRED, EpochState.ABORTED])
+async def test_a_ceremony_of_an_epoch_past_its_keys_is_forgotten(relay: Relay, state: EpochState) -> None:
+    await relay.finish()
+    relay.members[0].forget_over({GROUP.epoch: replace(relay.epoch, state=state)})
+    assert await is_forgotten(relay.members[0], relay)
+
+
+async def test_a_ceremony_whose_key_is_recorded_is_forgotten_while_the_epoch_still_makes_others(relay: Relay) -> None:
+    await relay.finish()
+    recorded = LedgerChain.activated().ledger.epochs[GROUP.epoch].groups
+    other = {role: info for role, info in recorded.items() if role is not GROUP.role}
+    relay.members[0].forget_over({GROUP.epoch: replace(relay.epoch, groups=other)})
+    assert not await is_forgotten(relay.members[0], relay)
+    relay.members[0].forget_over({GROUP.epoch: replace(relay.epoch, groups=recorded)})
+    assert await is_forgotten(relay.members[0], relay)
+
+
+async def test_a_ceremony_of_an_earlier_draw_is_forgotten(relay: Relay) -> None:
+    await relay.finish()
+    origin = DrawOrigin(1, Attempt(1), bytes(32), KaonHeight(0), jailed=(), bound=2, strict_bound=2, redraws=0)
+    relay.members[0].forget_over({GROUP.epoch: replace(relay.epoch, origin=origin)})
+    assert await is_forgotten(relay.members[0], relay)
+
+
+async def test_a_share_the_ring_holds_survives_its_ceremony(relay: Relay) -> None:
+    await relay.finish()
+    held = relay.rings[0].find_pending(GROUP, Attempt(0))
+    assert held is not None
+    relay.members[0].forget_over({GROUP.epoch: replace(relay.epoch, state=EpochState.STANDBY)})
+    assert held.share.public_share == held.key.public_shares[held.position]
+
+
+async def test_a_share_the_ring_forgot_is_wiped_with_its_ceremony(relay: Relay) -> None:
+    await relay.finish()
+    held = relay.rings[0].find_pending(GROUP, Attempt(0))
+    assert held is not None
+    over = {GROUP.epoch: replace(relay.epoch, state=EpochState.RETIRED)}
+    relay.rings[0].refresh(over)
+    relay.members[0].forget_over(over)
+    assert held.share.secret.to_secret_bytes() == bytes(32)
 
 
 def test_nobody_answers_for_a_ceremony_it_announced_no_key_for(relay: Relay) -> None:
