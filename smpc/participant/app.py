@@ -182,6 +182,7 @@ class Pod:
             group.create_task(self._replica.run())
             await self._replica.wait_synced()
             self._take_stock()
+            group.create_task(self._gatherer.read_invoices(self._replica.ledger))
             group.create_task(self._keep_up())
             group.create_task(self._attestor.run())
             group.create_task(self._watch_burials())
