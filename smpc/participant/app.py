@@ -14,11 +14,9 @@ from pegbridge.v1 import dkg_pb2_grpc, participant_pb2_grpc, signing_pb2_grpc
 from smpc.curve import SecretKey, blind_context
 from smpc.errors import BridgeError, ConfigError, TimedOut, Unavailable
 from smpc.host.counters import Counters
-from smpc.host.gates import EVERY_ROLE, Access, AccessGate
 from smpc.host.grpc_channel import RpcChannel
-from smpc.host.grpc_server import OWN_SERVICES, RpcServer
+from smpc.host.grpc_server import RpcServer
 from smpc.host.interceptors import GuardedCalls
-from smpc.host.peer import PeerRole
 from smpc.host.process import lock_data_directory, raise_file_limit, stop_on_signals
 from smpc.node.bitcoind import BitcoindNode
 from smpc.node.consensus_client import ConsensusClient
@@ -26,6 +24,7 @@ from smpc.node.genesis import load_genesis
 from smpc.node.ports import BitcoinNode
 from smpc.node.replica import Replica
 from smpc.params import find_preset
+from smpc.participant.admission import build_gates
 from smpc.participant.attestor import Attestor
 from smpc.participant.ceremonies import Ceremonies
 from smpc.participant.challenger import Challenger
@@ -58,19 +57,6 @@ DRAIN_SECONDS: Final = 10.0
 
 CONSENSUS_PAUSE_SECONDS: Final = 0.2
 """Between two looks for a consensus node that does not answer at the start."""
-
-COORDINATOR_ONLY: Final[Access] = frozenset({PeerRole.COORDINATOR})
-LEADERS: Final[Access] = frozenset({PeerRole.COORDINATOR, PeerRole.PARTICIPANT})
-RULES: Final[dict[str, Access]] = {
-    "pegbridge.v1.DkgService": COORDINATOR_ONLY,
-    "pegbridge.v1.SigningService": COORDINATOR_ONLY,
-    "/pegbridge.v1.SigningService/Commit": LEADERS,
-    "/pegbridge.v1.SigningService/Sign": LEADERS,
-    "/pegbridge.v1.SigningService/Abort": LEADERS,
-    "pegbridge.v1.ParticipantService": EVERY_ROLE - {PeerRole.USER},
-    **OWN_SERVICES,
-}
-"""Who may call what: a coordinator signing and ceremonies, a validator rejections only (`servicers.check_peer`)."""
 
 
 async def run_pod(config: PodConfig) -> None:
@@ -197,6 +183,7 @@ class Pod:
             group.create_task(self._replica.run())
             await self._replica.wait_synced()
             self._take_stock()
+            group.create_task(self._gatherer.read_invoices(self._replica.ledger))
             group.create_task(self._keep_up())
             group.create_task(self._attestor.run())
             group.create_task(self._watch_burials())
@@ -275,7 +262,7 @@ class Pod:
             log.info("transaction.not_sent", reason=reason.message)
 
     def _build_server(self) -> RpcServer:
-        gates = [AccessGate(self._config.network, RULES)]
+        gates = build_gates(self._config.network)
         server = RpcServer(GuardedCalls(gates, Counters()), self._config.tls)
         desk = Desk(self._replica)
         dkg_pb2_grpc.add_DkgServiceServicer_to_server(DkgServicer(desk, self._ceremonies, self._ring), server.grpc)

@@ -5,8 +5,10 @@ Nothing a proposer says enters here, except which outpoints to look at.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Final
@@ -33,10 +35,15 @@ from smpc.protocol.facts import (
     TransactionFacts,
 )
 from smpc.protocol.intents import Booking, Intent
-from smpc.types import BtcHeight, IntentId, KaonHeight, Outpoint, Script, Txid, to_display_hex
+from smpc.protocol.ledger_state import InvoiceEntry
+from smpc.types import BtcHeight, EpochNumber, IntentId, KaonHeight, Outpoint, Script, Txid, to_display_hex
 
 FEE_TARGET_BLOCKS: Final = 3
 """The estimate rule V18 asks for."""
+
+
+INVOICES_AT_ONCE: Final = 20
+"""Scripts built between two turns of the event loop: some milliseconds' work. A start finds all there ever were."""
 
 
 class WatchedScripts:
@@ -45,14 +52,27 @@ class WatchedScripts:
     def __init__(self) -> None:
         self._scripts: dict[Script, KaonHeight] = {}
         self._seen = 0
+        self._waiting: deque[tuple[EpochNumber, InvoiceEntry]] = deque()
 
-    def refresh(self, ledger: LedgerView) -> Mapping[Script, KaonHeight]:
-        """Add what was recorded since the last call; invoices are never removed."""
-        for (epoch, _), entry in islice(ledger.invoices.items(), self._seen, None):
+    async def refresh(self, ledger: LedgerView) -> Mapping[Script, KaonHeight]:
+        """Add what was recorded since the last call; invoices are never removed.
+
+        Others go on meanwhile. Calls at the same time share the work, and each ends when none of it is left.
+        """
+        new = islice(ledger.invoices.items(), self._seen, None)
+        self._waiting.extend((epoch, entry) for (epoch, _), entry in new)
+        self._seen = len(ledger.invoices)
+        while self._waiting:
+            self._add_some(ledger)
+            await asyncio.sleep(0)
+        return self._scripts
+
+    def _add_some(self, ledger: LedgerView) -> None:
+        for _ in range(min(INVOICES_AT_ONCE, len(self._waiting))):
+            epoch, entry = self._waiting[0]
             keys = find_epoch_keys(ledger.epochs, epoch)
             self._scripts.setdefault(build_invoice_tree(keys, entry.request.terms).script, entry.recorded)
-        self._seen = len(ledger.invoices)
-        return self._scripts
+            self._waiting.popleft()
 
 
 class FactGatherer:
@@ -68,6 +88,10 @@ class FactGatherer:
         self._first_seen: dict[IntentId, BtcHeight] = {}
         self.burials: Final = BurialWatch(node)
         """Whether my two chains go together (V24)."""
+
+    async def read_invoices(self, ledger: LedgerView) -> Mapping[Script, KaonHeight]:
+        """Return the deposit script of every recorded invoice by its block; the first call after a start takes long."""
+        return await self._watched.refresh(ledger)
 
     async def gather_node(self) -> NodeFacts:
         """Return the state of my own bitcoind."""
@@ -85,6 +109,7 @@ class FactGatherer:
         self, ledger: LedgerView, session: SessionFacts, intent: Intent, conflicts: tuple[str, ...]
     ) -> Facts:
         """Return everything a transfer, payout or sweep is judged by; for a sweep also what it should have spent."""
+        own_scripts = await self.read_invoices(ledger)
         node, params = await self.gather_node(), ledger.params
         if intent.intent_id in ledger.intents:
             self._first_seen.setdefault(intent.intent_id, node.height)
@@ -99,7 +124,7 @@ class FactGatherer:
             inputs=inputs,
             conflicts=conflicts,
             standing=tuple(facts for facts in standing if facts is not None),
-            own_scripts=self._watched.refresh(ledger),
+            own_scripts=own_scripts,
         )
 
     async def gather_inputs(self, ledger: LedgerView, outpoints: Iterable[Outpoint]) -> Mapping[Outpoint, InputFacts]:

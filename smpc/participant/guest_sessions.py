@@ -1,7 +1,8 @@
 """How much of a pod a validator may occupy that leads a session without being a coordinator.
 
 Any registered validator may lead a rejection, a hostile one too. It gets a bounded number of reviews and of other
-requests, and its open nonces never crowd out a coordinator's sessions.
+requests, and its open nonces never crowd out a coordinator's sessions; nor do a coordinator's a validator's, which
+executes a verdict without any coordinator: each kind has its share of the vault (`NonceVault`).
 
 What crowds out whom among validators, when all of them together hold too much: whoever wants more gives up what it
 holds itself; then those make room who asked as often or more often in the window, the most eager first, the oldest
@@ -32,7 +33,7 @@ MAX_OPEN: Final = 4
 """Sessions of one validator open at a time: a fifth ends its oldest."""
 
 MAX_NONCES: Final = 10_000
-"""Open in all validators' sessions together: half of what a pod holds."""
+"""Open in all validators' sessions together: half of what a pod holds, and kept free of coordinators' sessions."""
 
 COMMIT: Final = "Commit"
 """The kind of request that opens sessions, whose number says how eager a leader is."""

@@ -7,6 +7,7 @@ signing log. Expiry counts consensus-layer heights that the caller states, never
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, NoReturn, TypeVar
@@ -29,6 +30,7 @@ class OpenNonces(Generic[SecretT, PublicT]):
     secret: tuple[SecretT, ...]
     public: PublicT
     expires: KaonHeight
+    is_guest: bool
 
     def __repr__(self) -> str:
         return f"OpenNonces(count={len(self.secret)}, secret=<redacted>)"
@@ -37,33 +39,58 @@ class OpenNonces(Generic[SecretT, PublicT]):
         raise TypeError("nonces are never pickled or copied")
 
 
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """What is remembered of a session that is over."""
+
+    reason: str
+    expires: KaonHeight
+    is_guest: bool
+
+
 class NonceVault(Generic[SecretT, PublicT]):
     """Holds the nonces of open sessions; each leaves once. Thread safe. Bounded by `capacity`, counted in nonces.
 
+    `guest_share` of it is for guests, the sessions that validators lead, and the rest for coordinators' sessions, so
+    that neither kind keeps the other out. Sessions that are over are remembered up to `capacity` of each kind.
     `wipe` overwrites a secret nonce that will never be used.
     """
 
-    def __init__(self, capacity: int = 20_000, wipe: Callable[[SecretT], None] | None = None) -> None:
+    def __init__(
+        self, capacity: int = 20_000, wipe: Callable[[SecretT], None] | None = None, *, guest_share: int = 0
+    ) -> None:
         self._capacity = capacity
+        self._guest_share = guest_share
         self._wipe = wipe
         self._lock = threading.Lock()
         self._open: dict[SessionId, OpenNonces[SecretT, PublicT]] = {}
-        self._closed: dict[SessionId, tuple[str, KaonHeight]] = {}
-        self._held = 0
+        self._closed: dict[SessionId, _Closed] = {}
+        self._held: Counter[bool] = Counter()
+        """Nonces in open sessions, by whether a guest leads them; so are the remembered sessions in `_over`."""
+        self._over: Counter[bool] = Counter()
 
-    def put(self, session: SessionId, secret: tuple[SecretT, ...], public: PublicT, *, expires: KaonHeight) -> None:
+    def put(
+        self,
+        session: SessionId,
+        secret: tuple[SecretT, ...],
+        public: PublicT,
+        *,
+        expires: KaonHeight,
+        is_guest: bool = False,
+    ) -> None:
         """Keep a new session's nonces until `expires`, the last height at which they may be used.
 
-        Refused (SESSION_SEEN, rule V09) when the session was ever open; Unavailable when the vault is full.
+        Refused (SESSION_SEEN, rule V09) when the session was ever open; Unavailable when its kind's share is full.
         """
         if not secret:
             raise ValueError("a session has at least one nonce")
         with self._lock:
             self._require_new(session)
-            if self._held + len(secret) > self._capacity or len(self._closed) >= self._capacity:
+            share = self._guest_share if is_guest else self._capacity - self._guest_share
+            if self._held[is_guest] + len(secret) > share or self._over[is_guest] >= self._capacity:
                 raise Unavailable("too many open signing sessions", code="VAULT_FULL", remedy="let sessions finish")
-            self._open[session] = OpenNonces(secret, public, expires)
-            self._held += len(secret)
+            self._open[session] = OpenNonces(secret, public, expires, is_guest)
+            self._held[is_guest] += len(secret)
 
     def require_new(self, session: SessionId) -> None:
         """Raise Refused (SESSION_SEEN, rule V09) when the session was ever open."""
@@ -85,7 +112,8 @@ class NonceVault(Generic[SecretT, PublicT]):
         with self._lock:
             nonces = self._open.get(session)
             if nonces is None:
-                reason = self._closed.get(session, (SESSION_BURNT, 0))[0]
+                closed = self._closed.get(session)
+                reason = SESSION_BURNT if closed is None else closed.reason
                 raise Refused(f"no unused nonce: {reason}", code=reason, rule="V09", remedy="start a new attempt")
             self._close(session, NONCE_SPENT)
             return nonces
@@ -109,7 +137,8 @@ class NonceVault(Generic[SecretT, PublicT]):
             expired = [(session, nonces) for session, nonces in self._open.items() if nonces.expires < height]
             for session, _ in expired:
                 self._close(session, SESSION_BURNT)
-            self._closed = {each: entry for each, entry in self._closed.items() if entry[1] >= height}
+            self._closed = {each: closed for each, closed in self._closed.items() if closed.expires >= height}
+            self._over = Counter(closed.is_guest for closed in self._closed.values())
         for _, nonces in expired:
             self._wipe_all(nonces)
         return tuple(session for session, _ in expired)
@@ -121,10 +150,10 @@ class NonceVault(Generic[SecretT, PublicT]):
 
     def __len__(self) -> int:
         """Return how many nonces are held."""
-        return self._held
+        return self._held.total()
 
     def __repr__(self) -> str:
-        return f"NonceVault(sessions={len(self._open)}, nonces={self._held})"
+        return f"NonceVault(sessions={len(self._open)}, nonces={len(self)})"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("the nonce vault is never pickled or copied")
@@ -135,8 +164,9 @@ class NonceVault(Generic[SecretT, PublicT]):
 
     def _close(self, session: SessionId, reason: str) -> None:
         nonces = self._open.pop(session)
-        self._held -= len(nonces.secret)
-        self._closed[session] = (reason, nonces.expires)
+        self._held[nonces.is_guest] -= len(nonces.secret)
+        self._closed[session] = _Closed(reason, nonces.expires, nonces.is_guest)
+        self._over[nonces.is_guest] += 1
 
     def _wipe_all(self, nonces: OpenNonces[SecretT, PublicT]) -> None:
         if self._wipe is not None:

@@ -42,19 +42,32 @@ class StoredEvidence:
     height: KaonHeight
 
 
-def insert_review(connection: sqlite3.Connection, review: StoredReview) -> None:
-    """Store one review and drop the oldest beyond the bound."""
+def insert_review(connection: sqlite3.Connection, review: StoredReview) -> int:
+    """Store one review and drop the oldest beyond the bound; return by how many the kept ones that refused change."""
     rows = [[finding.rule, finding.ok, finding.reason, finding.detail[:500]] for finding in review.findings]
     values = (review.session, review.subject, review.stage.value, review.purpose.value, json.dumps(rows), review.height)
     insert_row(connection, REVIEWS, values)
-    connection.execute("DELETE FROM reviews WHERE number <= (SELECT max(number) FROM reviews) - ?", (MAX_REVIEWS,))
+    dropped = connection.execute(
+        "DELETE FROM reviews WHERE number <= (SELECT max(number) FROM reviews) - ? RETURNING findings", (MAX_REVIEWS,)
+    ).fetchall()
+    return _is_refusal(rows) - sum(_is_refusal(json.loads(findings)) for (findings,) in dropped)
+
+
+def count_refusals(connection: sqlite3.Connection) -> int:
+    """Return how many of the kept reviews refused, by reading all of them."""
+    return sum(_is_refusal(json.loads(findings)) for (findings,) in connection.execute("SELECT findings FROM reviews"))
 
 
 def find_reviews(connection: sqlite3.Connection, key: bytes, limit: int) -> tuple[StoredReview, ...]:
-    """Return the newest reviews of a session or a subject, newest first."""
+    """Return the newest reviews of a session or a subject, newest first.
+
+    Each index yields its newest only: of one subject there may be as many as are kept.
+    """
     rows = connection.execute(
-        "SELECT session, subject, stage, purpose, findings, height FROM reviews"
-        " WHERE session = ?1 OR subject = ?1 ORDER BY number DESC LIMIT ?2",
+        "SELECT session, subject, stage, purpose, findings, height FROM reviews WHERE number IN ("
+        " SELECT number FROM (SELECT number FROM reviews WHERE session = ?1 ORDER BY number DESC LIMIT ?2) UNION"
+        " SELECT number FROM (SELECT number FROM reviews WHERE subject = ?1 ORDER BY number DESC LIMIT ?2)"
+        ") ORDER BY number DESC LIMIT ?2",
         (key, limit),
     )
     return tuple(_to_review(*row) for row in rows)
@@ -78,6 +91,10 @@ def find_evidence(connection: sqlite3.Connection, session: SessionId) -> tuple[S
     return tuple(
         StoredEvidence(SessionId(each), digest, request, KaonHeight(height)) for each, digest, request, height in rows
     )
+
+
+def _is_refusal(findings: list[list[object]]) -> bool:
+    return any(not ok for _, ok, *_ in findings)
 
 
 def _to_review(session: bytes, subject: bytes, stage: str, purpose: str, findings: str, height: int) -> StoredReview:

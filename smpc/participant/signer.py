@@ -20,7 +20,7 @@ from smpc.curve import SecretKey, sign_schnorr
 from smpc.errors import BridgeError, Refused
 from smpc.node.trial_ledger import read_in_thread
 from smpc.participant.completion import complete_transaction
-from smpc.participant.guest_sessions import COMMIT, GuestSessions
+from smpc.participant.guest_sessions import COMMIT, MAX_NONCES, GuestSessions
 from smpc.participant.mailroom import Letter, refuse, seal_answer
 from smpc.participant.nonce_vault import NonceVault
 from smpc.participant.reviewer import Approved, Reviewer
@@ -87,7 +87,7 @@ class Signer:
         self._broadcast = broadcast
         self.sweeps: Final = SweepMemory()
         """What was last said to the sweep of each group."""
-        self._vault: NonceVault[SecretNonce, OpenSession] = NonceVault(wipe=SecretNonce.wipe)
+        self._vault: NonceVault[SecretNonce, OpenSession] = NonceVault(wipe=SecretNonce.wipe, guest_share=MAX_NONCES)
         self._guests = GuestSessions()
 
     @property
@@ -194,7 +194,8 @@ class Signer:
             self._vault.require_new(session)
         except Refused as refusal:
             return _to_refusal(refusal)
-        if self._is_guest(letter.sender):
+        is_guest = self._is_guest(letter.sender)
+        if is_guest:
             self._make_room(letter, len(prepared.tasks))
         secret_nonces, public = generate_nonces(
             os.urandom(32), len(prepared.tasks), share=held.share, group_key=held.key.threshold_pubkey
@@ -202,8 +203,9 @@ class Signer:
         reply = CommitReply(held.position, public)
         answer = seal_answer(self._host_secret(held), "Commit", session, reply)
         expires = KaonHeight(letter.request.header.slot + SESSION_BLOCKS)
+        opened = OpenSession(prepared, question, answer)
         try:
-            self._vault.put(session, secret_nonces, OpenSession(prepared, question, answer), expires=expires)
+            self._vault.put(session, secret_nonces, opened, expires=expires, is_guest=is_guest)
         except BridgeError:
             self._guests.forget(session)
             raise

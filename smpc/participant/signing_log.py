@@ -57,6 +57,8 @@ class SigningLog:
         self._connection = connection
         self._mark = mark
         self._lock = threading.Lock()
+        self._refusals = review_log.count_refusals(connection)
+        """Counted once: anybody may ask for it, and one who asks must not hold up who signs."""
 
     @classmethod
     def create(cls, path: Path, *, network: Network, identity: IdentityKey, is_successor: bool = False) -> Self:
@@ -266,8 +268,10 @@ class SigningLog:
 
     def record_review(self, review: StoredReview) -> None:
         """Keep a review with every finding, so that an operator can ask why."""
-        with self._lock, transaction(self._connection):
-            review_log.insert_review(self._connection, review)
+        with self._lock:
+            with transaction(self._connection):
+                change = review_log.insert_review(self._connection, review)
+            self._refusals += change
 
     def find_reviews(self, key: bytes, limit: int = 20) -> tuple[StoredReview, ...]:
         """Return the newest reviews of a session id or a subject (intent id, digest), newest first."""
@@ -280,18 +284,13 @@ class SigningLog:
             return review_log.find_evidence(self._connection, session)
 
     def count_sessions(self) -> int:
-        """Return how many sessions were answered."""
+        """Return how many sessions were answered: none is ever removed, so the newest row's number says it."""
         with self._lock:
-            return int(self._connection.execute("SELECT count(*) FROM sessions").fetchone()[0])
+            return int(self._connection.execute("SELECT coalesce(max(rowid), 0) FROM sessions").fetchone()[0])
 
     def count_refusals(self) -> int:
         """Return how many of the kept reviews refused."""
-        query = (
-            "SELECT count(*) FROM reviews WHERE EXISTS"
-            " (SELECT 1 FROM json_each(findings) WHERE json_extract(value, '$[1]') = 0)"
-        )
-        with self._lock:
-            return int(self._connection.execute(query).fetchone()[0])
+        return self._refusals
 
     def _find_answer(self, asked: Asked) -> bytes | None:
         query = "SELECT request_hash, response FROM sessions WHERE session = ?"

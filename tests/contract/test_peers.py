@@ -19,7 +19,7 @@ from smpc.host.grpc_server import RpcServer
 from smpc.host.interceptors import GuardedCalls
 from smpc.host.peer import PeerIdentity, PeerRole
 from smpc.host.pki import TlsFiles, init_ca, issue_certificate
-from smpc.participant.app import RULES
+from smpc.participant.admission import RULES
 from smpc.participant.peers import GrpcPeers, Peers
 from smpc.participant.service_desk import ServiceDesk
 from smpc.participant.status_servicer import ParticipantServicer

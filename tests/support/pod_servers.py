@@ -17,7 +17,7 @@ from smpc.host.grpc_server import RpcServer
 from smpc.host.interceptors import GuardedCalls
 from smpc.host.peer import PeerIdentity, PeerRole
 from smpc.host.pki import TlsFiles, init_ca, issue_certificate
-from smpc.participant.app import RULES
+from smpc.participant.admission import RULES
 from smpc.types import IdentityKey, Network
 from tests.support.groups import build_genesis, make_secret
 from tests.support.pod_network import ServicedPod

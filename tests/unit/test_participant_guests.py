@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from slashing.rejection import build_rejections
-from smpc.curve import compute_xonly_key
+from smpc.curve import SecretKey, compute_xonly_key
 from smpc.errors import Unavailable
+from smpc.participant import signer
 from smpc.participant.guest_sessions import MAX_NONCES, MAX_OPEN, MAX_REQUESTS, WINDOW_BLOCKS, GuestSessions
 from smpc.participant.mailroom import Letter
+from smpc.participant.nonce_vault import NonceVault
+from smpc.participant.signer import OpenSession
 from smpc.protocol.pod_messages import (
     AbortRequest,
     CommitRequest,
@@ -23,6 +27,7 @@ from smpc.protocol.pod_messages import (
     SignRequest,
 )
 from smpc.protocol.verdict_records import compute_rejection_subject
+from smpc.threshold.frost import SecretNonce
 from smpc.types import Attempt, IdentityKey, KaonHeight, Purpose, Role, SessionId
 from tests.support.armed_world import ArmedWorld
 from tests.support.groups import EPOCH
@@ -214,3 +219,30 @@ async def test_a_pod_stays_open_to_coordinators_whatever_a_validator_asks(tmp_pa
     with pytest.raises(Unavailable):
         await commit(MAX_REQUESTS)
     assert not built.find_bad_signatures(await pods.reject(built))
+
+
+async def test_a_pod_stays_open_to_validators_whatever_coordinators_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = ArmedWorld.released(500_000)
+    (built,) = build_rejections(world.ledger, EPOCH)
+    count = len(built.list_tasks())
+    monkeypatch.setattr(signer, "NonceVault", partial(NonceVault[SecretNonce, OpenSession], 2 * count))
+    monkeypatch.setattr(signer, "MAX_NONCES", count)
+    pods = PodWorld(world, tmp_path, roles=(Role.WITNESS,))
+    pod = pods.pods[Role.WITNESS, 0]
+    stakes = world.ledger.stakes
+    validator = next(item for item in list_secrets() if IdentityKey(compute_xonly_key(item)) in stakes)
+    header = pods.header(Role.WITNESS, Purpose.REJECTION, compute_rejection_subject(built.arming))
+
+    async def commit(secret: SecretKey, attempt: int) -> Envelope | Refusal:
+        led = replace(header, leader=IdentityKey(compute_xonly_key(secret)), attempt=Attempt(attempt))
+        request = CommitRequest(led, RejectionSubject(built.arming))
+        return await pod.signer.commit(pods.letter("Commit", request, secret), 10.0)
+
+    assert isinstance(await commit(pods.coordinator, 0), Envelope)
+    with pytest.raises(Unavailable) as full:
+        await commit(pods.coordinator, 1)
+    assert full.value.code == "VAULT_FULL"
+    assert isinstance(await commit(validator, 0), Envelope)
+    assert pod.signer.open_sessions == 2

@@ -98,6 +98,34 @@ def test_remembered_sessions_are_bounded_until_their_height_passes() -> None:
     vault.put(A, (b"1",), "public", expires=KaonHeight(LATER + 50))
 
 
+@pytest.mark.parametrize(("is_guest", "share"), [(False, 7), (True, 3)])
+def test_each_kind_of_leader_fills_its_own_share_and_no_more(is_guest: bool, share: int) -> None:
+    vault: NonceVault[bytes, str] = NonceVault(10, guest_share=3)
+    vault.put(A, (b"1",) * (share - 1), "public", expires=LATER, is_guest=is_guest)
+    with pytest.raises(Unavailable) as full:
+        vault.put(B, (b"2", b"3"), "public", expires=LATER, is_guest=is_guest)
+    assert full.value.code == "VAULT_FULL"
+    vault.put(B, (b"2",), "public", expires=LATER, is_guest=is_guest)
+    other = SessionId(b"\xcc" * 32)
+    vault.put(other, (b"4",) * (10 - share), "public", expires=LATER, is_guest=not is_guest)
+    assert len(vault) == 10
+    vault.burn(A)
+    vault.put(SessionId(b"\xdd" * 32), (b"5",) * (share - 1), "public", expires=LATER, is_guest=is_guest)
+
+
+@pytest.mark.parametrize("is_guest", [False, True])
+def test_what_one_kind_of_leader_ended_keeps_no_other_kind_out(is_guest: bool) -> None:
+    vault: NonceVault[bytes, str] = NonceVault(6, guest_share=3)
+    for number in range(6):
+        vault.put(SessionId(bytes([number]) * 32), (b"1",), "public", expires=LATER, is_guest=is_guest)
+        vault.burn(SessionId(bytes([number]) * 32))
+    with pytest.raises(Unavailable):
+        vault.put(A, (b"1",), "public", expires=LATER, is_guest=is_guest)
+    vault.put(B, (b"1",), "public", expires=LATER, is_guest=not is_guest)
+    vault.advance(KaonHeight(LATER + 1))
+    vault.put(A, (b"1",), "public", expires=KaonHeight(LATER + 50), is_guest=is_guest)
+
+
 def test_there_is_no_way_to_write_nonces_down() -> None:
     vault, _ = new_vault()
     vault.put(A, (b"\x07" * 32,), "public", expires=LATER)

@@ -16,10 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smpc.errors import CheckFailed, ConfigError, Conflict, NotFound, Refused
+from smpc.errors import CheckFailed, ConfigError, Conflict, NotFound, Refused, Unavailable
+from smpc.host.sqlite import open_database
+from smpc.participant import review_log
 from smpc.participant.review_log import MAX_EVIDENCE_PER_SESSION, StoredReview
 from smpc.participant.signing_claims import MessageClaim, SpendClaim
 from smpc.participant.signing_log import Asked, SigningLog
+from smpc.participant.signing_tables import SCHEMA
 from smpc.protocol.review import Finding, Stage
 from smpc.types import (
     BurnId,
@@ -265,6 +268,70 @@ def test_refusals_are_kept_with_every_finding(log: SigningLog) -> None:
     assert log.find_reviews(session(1)) == (review,)
     assert log.find_reviews(intent(1)) == (review,)
     assert log.find_reviews(intent(2)) == ()
+
+
+def store_review(log: SigningLog, number: int, *, refuses: bool) -> None:
+    findings = (Finding("V10", ok=True), Finding("V15", ok=not refuses))
+    log.record_review(
+        StoredReview(session(number), intent(1), Stage.SIGN, Purpose.PAYOUT, findings, KaonHeight(number))
+    )
+
+
+def test_refusals_are_counted_among_the_kept_reviews_and_again_at_the_next_start(
+    path: Path, log: SigningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(review_log, "MAX_REVIEWS", 3)
+    for number, (refuses, count) in enumerate([(True, 1), (False, 1), (True, 2), (False, 1), (True, 2), (True, 2)]):
+        store_review(log, number, refuses=refuses)
+        assert log.count_refusals() == count
+    log.close()
+    reopened = reopen(path)
+    assert reopened.count_refusals() == 2
+    store_review(reopened, 7, refuses=False)
+    assert reopened.count_refusals() == 2
+    reopened.close()
+
+
+def test_a_review_that_does_not_reach_the_disk_is_not_counted(path: Path, log: SigningLog) -> None:
+    log.close()
+    connection = open_database(path, SCHEMA)
+    reopened = SigningLog(connection)
+    connection.execute("PRAGMA query_only=ON")
+    with pytest.raises(Unavailable):
+        store_review(reopened, 1, refuses=True)
+    assert reopened.count_refusals() == 0
+    reopened.close()
+
+
+def test_who_asks_for_the_number_of_refusals_reads_nothing(path: Path, log: SigningLog) -> None:
+    store_review(log, 1, refuses=True)
+    log.close()
+    connection = open_database(path, SCHEMA)
+    reopened, statements = SigningLog(connection), list[str]()
+    connection.set_trace_callback(statements.append)
+    assert (reopened.count_refusals(), statements) == (1, [])
+    reopened.close()
+
+
+def test_sessions_are_counted(path: Path, log: SigningLog) -> None:
+    assert log.count_sessions() == 0
+    for number in (5, 3, 4):
+        log.record_share(asked(number), b"share", claim(number))
+    with pytest.raises(Refused):
+        log.record_share(asked(4, b"other"), b"share", claim(4))
+    assert log.count_sessions() == 3
+    log.close()
+    reopened = reopen(path)
+    assert reopened.count_sessions() == 3
+    reopened.close()
+
+
+def test_of_many_reviews_of_one_subject_and_session_the_newest_are_found(log: SigningLog) -> None:
+    for number in range(10):
+        store_review(log, number % 2, refuses=False)
+    assert [int(review.session[-1]) for review in log.find_reviews(intent(1), 3)] == [1, 0, 1]
+    assert len(log.find_reviews(session(1), 4)) == 4
+    assert len(log.find_reviews(session(1), 9)) == 5
 
 
 def test_is_bound_to_its_network_and_participant(path: Path, log: SigningLog) -> None:

@@ -304,7 +304,7 @@ def test_a_destination_is_judged_as_of_the_block_of_its_burn(
     assert endorse(world, payout, replace(facts, own_scripts=watched)) == ("V42", "DESTINATION")
 
 
-def test_who_burns_to_an_invoice_it_orders_later_is_paid_with_the_others_and_has_paid_that_invoice() -> None:
+async def test_who_burns_to_an_invoice_it_orders_later_is_paid_with_the_others_and_has_paid_that_invoice() -> None:
     """One such burn would otherwise stop every payout and sweep that carries it; nothing is counted twice."""
     world = FlowWorld.opened()
     world.fill_vault(1_000_000)
@@ -314,7 +314,7 @@ def test_who_burns_to_an_invoice_it_orders_later_is_paid_with_the_others_and_has
     world.chain.add(world.chain.make_invoices(terms, request_id=b"ordered after the burn"))
     assert world.chain.refusal(world.chain.make_burn("alice", 10_000, script=script)) == "OWN_DESTINATION"
     payout = world.payout(tuple(world.ledger.vault)[:1], (early, plain))
-    facts = replace(world.facts(payout.intent), own_scripts=WatchedScripts().refresh(world.ledger))
+    facts = replace(world.facts(payout.intent), own_scripts=await WatchedScripts().refresh(world.ledger))
     assert script in facts.own_scripts
     assert endorse(world, payout, facts) == ("", "")
     room = compute_room(world.ledger)
@@ -337,7 +337,7 @@ def test_who_burns_to_an_invoice_it_orders_later_is_paid_with_the_others_and_has
     assert endorse(world, world.transfer(deposit, rate=FeeRate(6_000))) == ("V37", "ALREADY_CREDITED")
 
 
-def test_an_invoice_that_stood_before_the_burn_stays_refused_by_ledger_and_member(
+async def test_an_invoice_that_stood_before_the_burn_stays_refused_by_ledger_and_member(
     world: FlowWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ledger takes no such burn; a member judges it all the same."""
@@ -350,7 +350,7 @@ def test_an_invoice_that_stood_before_the_burn_stays_refused_by_ledger_and_membe
     ours = replace(entry, request=replace(entry.request, script=script))
     monkeypatch.setattr(world.ledger, "burns", {burn: ours})
     payout = world.payout(tuple(world.ledger.vault)[:1], (burn,))
-    facts = replace(world.facts(payout.intent), own_scripts=WatchedScripts().refresh(world.ledger))
+    facts = replace(world.facts(payout.intent), own_scripts=await WatchedScripts().refresh(world.ledger))
     assert endorse(world, payout, facts) == ("V42", "DESTINATION")
 
 
