@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from smpc.errors import CheckFailed, ConfigError, Conflict, NotFound, Refused, Unavailable
 from smpc.host.sqlite import open_database
 from smpc.participant import review_log
+from smpc.participant.log_mark import LogMark
 from smpc.participant.review_log import MAX_EVIDENCE_PER_SESSION, StoredReview
 from smpc.participant.signing_claims import MessageClaim, SpendClaim
 from smpc.participant.signing_log import Asked, SigningLog
@@ -295,7 +296,7 @@ def test_refusals_are_counted_among_the_kept_reviews_and_again_at_the_next_start
 def test_a_review_that_does_not_reach_the_disk_is_not_counted(path: Path, log: SigningLog) -> None:
     log.close()
     connection = open_database(path, SCHEMA)
-    reopened = SigningLog(connection)
+    reopened = SigningLog(connection, LogMark(connection, path))
     connection.execute("PRAGMA query_only=ON")
     with pytest.raises(Unavailable):
         store_review(reopened, 1, refuses=True)
@@ -307,7 +308,7 @@ def test_who_asks_for_the_number_of_refusals_reads_nothing(path: Path, log: Sign
     store_review(log, 1, refuses=True)
     log.close()
     connection = open_database(path, SCHEMA)
-    reopened, statements = SigningLog(connection), list[str]()
+    reopened, statements = SigningLog(connection, LogMark(connection, path)), list[str]()
     connection.set_trace_callback(statements.append)
     assert (reopened.count_refusals(), statements) == (1, [])
     reopened.close()
